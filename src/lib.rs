@@ -1,0 +1,20 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod api;
+pub mod claude;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod coordination;
+pub mod credentials;
+pub mod daemon;
+pub mod hooks;
+pub mod model;
+pub mod ports;
+pub mod runtime;
+pub mod store;
+pub mod supervisor;
+pub mod telemetry;
+pub mod testing;
+pub mod worktree;

@@ -1,0 +1,97 @@
+//! Tasks as the queue keeps them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AgentId, CommitId, Incarnation, TaskId, Timestamp};
+
+/// One unit of work. This is also its record in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    pub id: TaskId,
+    /// What the agent is told; may have several lines.
+    pub description: String,
+    pub status: TaskStatus,
+    /// Smaller is sooner. Task list items get their place in the file.
+    #[serde(default)]
+    pub priority: i64,
+    /// Only this agent may claim it; `None`: any worker.
+    #[serde(default)]
+    pub owner: Option<AgentId>,
+    #[serde(default)]
+    pub dependencies: Vec<TaskId>,
+    #[serde(default)]
+    pub labels: Vec<String>,
+    #[serde(default)]
+    pub context: TaskContext,
+    pub source: TaskSource,
+    #[serde(default)]
+    pub claim: Option<Claim>,
+    /// How many claims there were. The fencing number of a claim is the attempt it began.
+    #[serde(default)]
+    pub attempts: u32,
+    /// What the agent said at the end, or why it failed.
+    #[serde(default)]
+    pub result: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// Files and hints that go with the description.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskContext {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    Available,
+    Claimed,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl TaskStatus {
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Claimed => "claimed",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Who holds a task, until when, and with which fencing number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub agent: AgentId,
+    pub incarnation: Incarnation,
+    /// Grows with each claim of the task; complete, push and merge must show it.
+    pub fence: u64,
+    pub claimed_at: Timestamp,
+    pub lease_until: Timestamp,
+}
+
+/// Where a task came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TaskSource {
+    /// An item of `WORKER_{worker}_TASK_LIST.md`.
+    TaskList { worker: u32 },
+    /// The supervisor asks the manager to plan; counted rounds.
+    Plan { round: u32 },
+    /// The supervisor asks the manager to merge `commit` of `agent`.
+    MergeConflict { agent: AgentId, commit: CommitId },
+    /// Created by a person or a script.
+    Direct,
+}

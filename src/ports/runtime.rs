@@ -1,0 +1,216 @@
+//! Where agents live: containers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use tokio::io::AsyncWrite;
+
+use super::PortResult;
+use crate::model::{AgentId, Incarnation, ProjectId, Timestamp};
+
+/// What the engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    pub name: String,
+    pub version: String,
+    pub api_version: String,
+}
+
+/// The fleet's own bridge network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkInfo {
+    pub name: String,
+    /// The host's address on it, for example `172.18.0.1`.
+    pub gateway: String,
+}
+
+/// What image an agent runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSpec {
+    /// Tag to look for and to build.
+    pub tag: String,
+    pub build: ImageBuild,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageBuild {
+    /// A user's own image: must exist, or be pulled; never built.
+    Named,
+    /// The agent image of `docker/`, with this Claude Code version and this uid for its user.
+    Bundled { claude_version: String, uid: u32 },
+    /// A user's own Dockerfile, given the same build arguments.
+    Dockerfile {
+        path: PathBuf,
+        claude_version: String,
+        uid: u32,
+    },
+}
+
+/// A line for people who wait.
+pub type ProgressLine<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mount {
+    pub host: PathBuf,
+    pub container: String,
+    pub read_only: bool,
+}
+
+/// One container, wanted. Its name derives from project, agent and incarnation, so that a second
+/// create collides instead of duplicating.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerSpec {
+    pub project: ProjectId,
+    pub agent: AgentId,
+    pub incarnation: Incarnation,
+    pub image: String,
+    pub command: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    pub mounts: Vec<Mount>,
+    pub working_directory: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub network: String,
+    /// Bytes; `None`: no limit.
+    pub memory_bytes: Option<i64>,
+    /// Thousandths of a core; `None`: no limit.
+    pub milli_cpus: Option<i64>,
+    pub pids: i64,
+    /// Size of the writable `/tmp`, in bytes.
+    pub tmp_bytes: i64,
+    /// Kept in labels: state directory of the fleet, so that tools find their way back.
+    pub state_directory: PathBuf,
+}
+
+impl ContainerSpec {
+    /// `orchestrator-PROJECT-AGENT-INCARNATION`.
+    pub fn name(&self) -> String {
+        container_name(&self.project, &self.agent, self.incarnation)
+    }
+}
+
+/// The container name of one life of an agent.
+pub fn container_name(project: &ProjectId, agent: &AgentId, incarnation: Incarnation) -> String {
+    format!("orchestrator-{project}-{agent}-{incarnation}")
+}
+
+/// A container of ours, seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedContainer {
+    pub name: String,
+    pub id: String,
+    pub agent: AgentId,
+    pub incarnation: Incarnation,
+    pub running: bool,
+    /// Set once it has ended.
+    pub exit_code: Option<i64>,
+    pub oom_killed: bool,
+    /// The hash of the specification it was made from.
+    pub spec_hash: String,
+}
+
+/// Something the engine told us about a container of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeEvent {
+    pub name: String,
+    pub agent: AgentId,
+    pub incarnation: Incarnation,
+    pub at: Timestamp,
+    pub kind: RuntimeEventKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuntimeEventKind {
+    Started,
+    Died {
+        exit_code: i64,
+    },
+    /// Something in the container was killed for lack of memory; the container may live on.
+    OutOfMemory,
+}
+
+/// A command to run inside a running container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecSpec {
+    pub command: Vec<String>,
+    pub working_directory: Option<String>,
+    pub environment: BTreeMap<String, String>,
+    pub stdin: Vec<u8>,
+    /// Output beyond this is an error, not a truncation.
+    pub max_output_bytes: usize,
+    pub deadline: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOutput {
+    pub exit_code: i64,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// The terminal of a container's main process.
+pub struct AttachedTerminal {
+    pub output: BoxStream<'static, PortResult<Bytes>>,
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Is the engine there, and which one? Negotiates the API version.
+    async fn probe(&self) -> PortResult<RuntimeInfo>;
+
+    async fn ensure_network(&self, project: &ProjectId) -> PortResult<NetworkInfo>;
+
+    /// `Ok` when there is no such network.
+    async fn remove_network(&self, project: &ProjectId) -> PortResult<()>;
+
+    /// Makes sure the image exists, building it if it may. Returns its id.
+    async fn ensure_image(
+        &self,
+        image: &ImageSpec,
+        progress: ProgressLine<'_>,
+    ) -> PortResult<String>;
+
+    /// Makes sure the container exists and runs. Adopts one of the same name.
+    async fn start(&self, spec: &ContainerSpec) -> PortResult<ObservedContainer>;
+
+    /// Asks (SIGTERM), waits `grace`, kills. `Ok` when it is not running or not there.
+    async fn stop(&self, name: &str, grace: Duration) -> PortResult<()>;
+
+    /// Removes a container that has ended. `Ok` when it is not there.
+    async fn remove(&self, name: &str) -> PortResult<()>;
+
+    /// All containers of the project, running or not.
+    async fn list(&self, project: &ProjectId) -> PortResult<Vec<ObservedContainer>>;
+
+    /// Runs a command in a running container, as the agent's user.
+    async fn exec(&self, name: &str, command: &ExecSpec) -> PortResult<ExecOutput>;
+
+    /// Runs `command` in a throwaway container made from `spec` (its own command, name and
+    /// incarnation are not used), for work on a checkout whose agent is not running.
+    async fn run_once(&self, spec: &ContainerSpec, command: &ExecSpec) -> PortResult<ExecOutput>;
+
+    /// Events of the project's containers after `since`. Ends with an error when the engine goes away.
+    async fn events(
+        &self,
+        project: &ProjectId,
+        since: Option<Timestamp>,
+    ) -> PortResult<BoxStream<'static, PortResult<RuntimeEvent>>>;
+
+    /// The engine's own log of the container's terminal: the last `tail` lines, then live if `follow`.
+    async fn logs(
+        &self,
+        name: &str,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> PortResult<BoxStream<'static, PortResult<Bytes>>>;
+
+    async fn attach(&self, name: &str) -> PortResult<AttachedTerminal>;
+
+    async fn resize(&self, name: &str, columns: u16, rows: u16) -> PortResult<()>;
+}
