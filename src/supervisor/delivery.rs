@@ -252,7 +252,16 @@ impl Supervisor {
             return;
         };
         match screen {
-            Screen::Ready | Screen::Draft => self.deliver_held(now, id, attempt.max(1)),
+            Screen::Ready => self.deliver_held(now, id, attempt.max(1)),
+            // A person may be typing: wait once, then clear the line.
+            Screen::Draft if attempt > 1 => self.deliver_held(now, id, attempt),
+            Screen::Draft => {
+                let until = now + LOOK_AT_DIALOG;
+                agent.phase = Phase::Delivering {
+                    until,
+                    attempt: attempt.max(1),
+                };
+            }
             // A turn runs: ours without its hook, or a person's. Its Stop hook will tell.
             Screen::Busy => {
                 agent.enter(

@@ -8,8 +8,8 @@ use super::input::HookInput;
 use super::lifecycle::finish_action;
 use super::state::{FinishAs, Finishing, Phase};
 use crate::model::{
-    AgentId, CallbackId, CommitId, Ending, HookAnswer, HookFact, HookReport, SessionId, TaskSource,
-    Timestamp,
+    AgentId, CallbackId, CommitId, Ending, HookAnswer, HookFact, HookReport, Incarnation,
+    SessionId, TaskSource, Timestamp,
 };
 
 /// A moment for the first screen to be drawn after the SessionStart hook.
@@ -255,6 +255,29 @@ impl Supervisor {
             callback,
             answer: HookAnswer::Continue { text, bring_up_to },
         });
+    }
+
+    /// We thought it was working on this; it was let go instead.
+    pub(super) fn on_answer_lost(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        incarnation: Incarnation,
+        text: &str,
+    ) {
+        if !self.is_current(id, incarnation) {
+            return;
+        }
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let same = agent
+            .held
+            .as_ref()
+            .is_some_and(|held| held.delivered && held.text == text);
+        if same && agent.phase == Phase::Working {
+            self.at_prompt(now, id);
+        }
     }
 
     fn work_ended(&mut self, now: Timestamp, id: &AgentId, title: &str, source: &TaskSource) {

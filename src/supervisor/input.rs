@@ -29,6 +29,12 @@ pub enum Event {
         out_of_memory: bool,
     },
     Hook(HookInput),
+    /// The answer to a Stop hook did not reach the agent: its helper spooled the callback.
+    AnswerLost {
+        agent: AgentId,
+        incarnation: Incarnation,
+        text: String,
+    },
     ScreenSeen {
         agent: AgentId,
         incarnation: Incarnation,

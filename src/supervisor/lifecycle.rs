@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::action::Action;
+use super::action::{Action, ClaimFor};
 use super::input::{Inventory, SeenContainer};
 use super::state::{AfterStop, FinishAs, Finishing, Phase};
 use super::{Supervisor, with_jitter};
@@ -13,6 +13,8 @@ const LOOKS: u32 = 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A dialog or a login problem is looked at this often: a person may have closed it.
 pub(super) const LOOK_AT_DIALOG: Duration = Duration::from_secs(5);
+/// For the spool of an adopted agent to be read before its delivery is doubted.
+const ADOPTED_RECEIPT: Duration = Duration::from_secs(5);
 const INVENTORY_AGAIN: Duration = Duration::from_secs(2);
 
 impl Supervisor {
@@ -110,22 +112,17 @@ impl Supervisor {
                     "found running; looking at its screen",
                 );
             }
-            Phase::Claiming { task, purpose } => {
-                let (task, purpose) = (task.clone(), purpose.clone());
-                self.act(Action::Claim {
-                    agent: id.clone(),
-                    incarnation: life,
-                    task,
-                    purpose,
-                });
+            // Whoever waited for the answer has been let go: it is pasted instead.
+            Phase::Claiming { task, .. } => {
+                let task = task.clone();
+                self.claim(now, id, task, ClaimFor::Paste);
             }
             Phase::Delivering { .. } => {
+                // The receipt may lie in the spool, which is read first.
+                let until = now + ADOPTED_RECEIPT;
                 agent.enter(
                     now,
-                    Phase::Delivering {
-                        until: now,
-                        attempt: 0,
-                    },
+                    Phase::Delivering { until, attempt: 0 },
                     "adopted; delivery is checked",
                 );
             }

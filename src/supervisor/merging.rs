@@ -14,12 +14,10 @@ use crate::model::{AgentId, CommitId, Reply, TaskId, TaskSource, Timestamp};
 const PUSH_AGAIN: Duration = Duration::from_secs(30);
 /// A remote that says no will say no again until somebody changes something there.
 const PUSH_AGAIN_DENIED: Duration = Duration::from_secs(300);
+/// Times the manager is asked to merge one commit before a person is told.
+const ASKED_TO_MERGE: u32 = 2;
 /// Uncommitted paths named to an agent.
 const NAMED_PATHS: usize = 10;
-
-fn merge_task(id: &AgentId, commit: &CommitId) -> TaskId {
-    TaskId::new(format!("merge-{id}-{}", commit.short()))
-}
 
 /// Commits that came from the remote, in the conflict table.
 fn remote() -> AgentId {
@@ -119,6 +117,11 @@ impl Supervisor {
     }
 
     pub(super) fn continue_merging(&mut self, _now: Timestamp) {
+        // A merge task that got lost, or ended without a turn: its conflict is judged all the same.
+        let manager = AgentId::manager();
+        if self.manager_is_free() && !self.fleet.agents[&manager].importing {
+            self.judge_conflicts(&manager);
+        }
         let merging = &mut self.fleet.merging;
         if merging.current.is_none() && !merging.waiting.is_empty() {
             let next = merging.waiting.remove(0);
@@ -137,6 +140,12 @@ impl Supervisor {
         let merging = &mut self.fleet.merging;
         merging.push_in_flight = false;
         merging.fetch_in_flight = false;
+        // Whether their tasks reached the queue shows there.
+        for conflict in merging.conflicts.values_mut() {
+            conflict.seen = true;
+        }
+        self.fleet.planning.open_seen = true;
+        let merging = &mut self.fleet.merging;
         if let Some(current) = merging.current.take() {
             merging.waiting.insert(0, current);
         }
@@ -194,10 +203,9 @@ impl Supervisor {
     }
 
     fn count_resolved(&mut self, id: &AgentId, commit: &CommitId) {
-        let task = merge_task(id, commit);
+        let asked = format!("{id} {commit}");
         let merging = &mut self.fleet.merging;
-        if merging.conflicts_asked.contains(&task) {
-            merging.conflicts_asked.retain(|asked| *asked != task);
+        if merging.conflicts_asked.remove(&asked).is_some() {
             merging.resolved += 1;
         }
     }
@@ -211,7 +219,7 @@ impl Supervisor {
         let open: Vec<AgentId> = self.fleet.merging.conflicts.keys().cloned().collect();
         for agent in open {
             let task = self.fleet.merging.conflicts[&agent].task.clone();
-            if self.in_play(&task) {
+            if self.in_play(&task) || !self.fleet.merging.conflicts[&agent].seen {
                 continue;
             }
             let Some(conflict) = self.fleet.merging.conflicts.remove(&agent) else {
@@ -240,6 +248,27 @@ impl Supervisor {
         }
     }
 
+    /// Remembers which of the tasks we asked for have arrived.
+    pub(super) fn note_arrivals(&mut self) {
+        let arrived: Vec<AgentId> = self
+            .fleet
+            .merging
+            .conflicts
+            .iter()
+            .filter(|(_, conflict)| self.in_play(&conflict.task))
+            .map(|(agent, _)| agent.clone())
+            .collect();
+        for agent in arrived {
+            if let Some(conflict) = self.fleet.merging.conflicts.get_mut(&agent) {
+                conflict.seen = true;
+            }
+        }
+        let open = self.fleet.planning.open.clone();
+        if open.is_some_and(|task| self.in_play(&task)) {
+            self.fleet.planning.open_seen = true;
+        }
+    }
+
     /// The task is in the manager's queue or hand.
     fn in_play(&self, task: &TaskId) -> bool {
         let id = AgentId::manager();
@@ -265,10 +294,17 @@ impl Supervisor {
     ) {
         self.fleet.merging.conflicts_seen += 1;
         let paths: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
-        let task = merge_task(id, commit);
-        let asked_before = self.fleet.merging.conflicts_asked.contains(&task);
+        let asked = self
+            .fleet
+            .merging
+            .conflicts_asked
+            .entry(format!("{id} {commit}"))
+            .or_default();
+        *asked += 1;
+        let times = *asked;
+        let task = TaskId::new(format!("merge-{id}-{}-{times}", commit.short()));
         let text = format!("{} conflicts in {}", commit.short(), paths.join(", "));
-        if asked_before {
+        if times > ASKED_TO_MERGE {
             let hint =
                 format!("merge {commit} into the branch by hand and push; it is in the store");
             self.notice(
@@ -297,8 +333,8 @@ impl Supervisor {
             task: task.clone(),
             paths,
             later: None,
+            seen: false,
         };
-        self.fleet.merging.conflicts_asked.push(task.clone());
         self.fleet.merging.conflicts.insert(id.clone(), conflict);
         self.act(Action::CreateTask(NewTask {
             id: task,

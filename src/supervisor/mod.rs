@@ -114,6 +114,11 @@ impl Supervisor {
                 self.on_exited(now, &agent, incarnation, exit_code, out_of_memory);
             }
             Event::Hook(hook) => self.on_hook(now, hook),
+            Event::AnswerLost {
+                agent,
+                incarnation,
+                text,
+            } => self.on_answer_lost(now, &agent, incarnation, &text),
             Event::ScreenSeen {
                 agent,
                 incarnation,
@@ -129,7 +134,10 @@ impl Supervisor {
             } => {
                 self.on_paste_failed(now, &agent, incarnation, &reason);
             }
-            Event::QueueChanged(queue) => self.queue = queue,
+            Event::QueueChanged(queue) => {
+                self.queue = queue;
+                self.note_arrivals();
+            }
             Event::Claimed { agent, task } => self.on_claimed(now, &agent, *task),
             Event::ClaimLost {
                 agent,

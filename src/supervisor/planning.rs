@@ -41,17 +41,20 @@ impl Supervisor {
             return;
         }
         // A round that is in no queue and in no hand is over, however it ended.
-        if self.fleet.planning.open.take().is_some() {
+        if self.fleet.planning.open.is_some() {
+            if !self.fleet.planning.open_seen {
+                return;
+            }
             self.round_ended(now);
         }
         self.judge_round(now);
         if !self.round_is_due(now) {
             return;
         }
-        self.begin_round(now);
+        self.begin_round();
     }
 
-    fn manager_is_free(&self) -> bool {
+    pub(super) fn manager_is_free(&self) -> bool {
         let id = AgentId::manager();
         let waiting = self
             .queue
@@ -125,7 +128,7 @@ impl Supervisor {
             .collect()
     }
 
-    fn begin_round(&mut self, now: Timestamp) {
+    fn begin_round(&mut self) {
         let idle = self.idle_workers();
         let context = self.text_context(&AgentId::manager());
         let counts = self.queue.counts;
@@ -137,12 +140,12 @@ impl Supervisor {
         let round = planning.rounds;
         let id = TaskId::new(format!("plan-{round}"));
         planning.open = Some(id.clone());
+        planning.open_seen = false;
         let description = if round == 1 {
             texts::first_plan(&context)
         } else {
             texts::next_plan(&context, &idle, &counts)
         };
-        let _ = now;
         self.act(Action::CreateTask(NewTask {
             id,
             owner: AgentId::manager(),

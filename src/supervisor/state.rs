@@ -225,9 +225,9 @@ pub struct Merging {
     pub current: Option<Candidate>,
     /// Conflicts the manager was asked to resolve, by agent.
     pub conflicts: BTreeMap<AgentId, Conflict>,
-    /// Merge tasks the manager was given, so that one commit is given to it once.
+    /// How often the manager was asked to merge a commit, by `AGENT COMMIT`.
     #[serde(default)]
-    pub conflicts_asked: Vec<TaskId>,
+    pub conflicts_asked: BTreeMap<String, u32>,
     pub merged: u32,
     pub conflicts_seen: u32,
     pub resolved: u32,
@@ -256,6 +256,9 @@ pub struct Conflict {
     pub paths: Vec<String>,
     /// A newer commit of the same agent that waits for the resolution.
     pub later: Option<CommitId>,
+    /// The task has been seen in the queue: when it is in nobody's hand any more, it is over.
+    #[serde(default)]
+    pub seen: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,6 +267,9 @@ pub struct Planning {
     pub empty_rounds: u32,
     /// The round that is in the queue or being worked on.
     pub open: Option<TaskId>,
+    /// It has been seen in the queue.
+    #[serde(default)]
+    pub open_seen: bool,
     /// `created_worker_tasks` when the newest round began.
     pub created_before: u64,
     /// The end of the newest round has been judged.
