@@ -35,6 +35,7 @@ impl Supervisor {
             }
             Inventory::Seen(seen) => seen,
         };
+        self.ready = true;
         for id in self.policy.agents() {
             let lives: Vec<&SeenContainer> = seen.iter().filter(|c| c.agent == id).collect();
             self.reconcile(now, &id, &lives);

@@ -119,7 +119,7 @@ impl Supervisor {
     pub(super) fn continue_merging(&mut self, _now: Timestamp) {
         // A merge task that got lost, or ended without a turn: its conflict is judged all the same.
         let manager = AgentId::manager();
-        if self.manager_is_free() && !self.fleet.agents[&manager].importing {
+        if self.ready && self.manager_is_free() && !self.fleet.agents[&manager].importing {
             self.judge_conflicts(&manager);
         }
         let merging = &mut self.fleet.merging;

@@ -52,6 +52,8 @@ pub struct Supervisor {
     fleet: Fleet,
     /// What the queue holds now; handed in, never persisted here.
     queue: QueueView,
+    /// An inventory has been seen: before that, nothing is known about anybody.
+    ready: bool,
     actions: Vec<Action>,
 }
 
@@ -61,6 +63,7 @@ impl Supervisor {
             policy,
             fleet,
             queue: QueueView::default(),
+            ready: false,
             actions: Vec::new(),
         }
     }
@@ -188,6 +191,10 @@ impl Supervisor {
     /// the manager is asked to plan, an ending ends. Level-triggered, so that a missed moment
     /// does not matter.
     fn settle(&mut self, now: Timestamp) {
+        if !self.ready {
+            self.end_if_done(now);
+            return;
+        }
         self.continue_merging(now);
         self.plan_if_needed(now);
         self.dispatch(now);
