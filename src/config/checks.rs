@@ -118,17 +118,15 @@ impl Check<'_> {
         let url = self.settings.text("repositoryUrl")?;
         let directory = self.directory.display();
         let hint = "keep it outside, for example in ~/.config/orchestrator/<project>";
-        if let Some(path) = repository::local_path(url) {
-            if paths::nested(Path::new(path), self.directory) {
-                return Some(
-                    self.problem(
-                        "repositoryUrl",
-                        "the config directory and the repository must not contain each other",
-                    )
+        if let Some(path) = repository::local_path(url)
+            && paths::nested(Path::new(path), self.directory)
+        {
+            let message = "the config directory and the repository must not contain each other";
+            return Some(
+                self.problem("repositoryUrl", message)
                     .found(format!("config directory {directory}, repository {path}"))
                     .hint(hint),
-                );
-            }
+            );
         }
         let tree = paths::work_tree_around(self.directory)?;
         let remote = tree

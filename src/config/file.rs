@@ -212,13 +212,10 @@ impl Reader<'_> {
             .iter()
             .filter_map(|key| key.path.strip_prefix(path)?.strip_prefix('.'))
             .collect();
-        let mut found: String = node.text(self.text).chars().take(80).collect();
-        if matches!(node, Node::Array(_)) {
-            found = "an array".to_owned();
-        }
+        let json = serde_json::from_str(node.text(self.text)).unwrap_or_default();
         Problem::new(self.place(node.range()), "wrong type of value")
             .key(path)
-            .found(found)
+            .found(value::kind_of(&json))
             .allowed(format!("an object with the keys {}", inner.join(", ")))
     }
 

@@ -146,16 +146,13 @@ fn project_name(url: &str, directory: &Path) -> String {
     let slug = slug.trim_matches('-');
     let slug = if slug.is_empty() { "fleet" } else { slug };
     let hash = Sha256::digest(directory.as_os_str().as_encoded_bytes());
-    let name = format!("{slug}-{}", hex(&hash[..4]));
+    let short = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    let name = format!("{slug}-{short:08x}");
     debug_assert!(
         keys::find("project").is_some_and(|key| value::read_text(key, &name).is_ok()),
         "a derived project name is a valid one"
     );
     name
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

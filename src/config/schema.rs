@@ -1,5 +1,7 @@
 //! What others read: the JSON Schema for editors, and the table for the README.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::keys::{DefaultValue, KEYS, Key, Kind};
@@ -101,13 +103,14 @@ pub fn markdown_table() -> String {
             DefaultValue::Text(text) => format!("`{}`", as_json(key, text)),
             DefaultValue::Derived(words) => words.to_owned(),
         };
-        table.push_str(&format!(
-            "| `{}` | {default} | {} | {} | `{}` |\n",
+        let _ = writeln!(
+            table,
+            "| `{}` | {default} | {} | {} | `{}` |",
             key.path,
             key.doc,
             capital(&value::allowed(&key.kind)),
             env::variable(key.path),
-        ));
+        );
     }
     table
 }

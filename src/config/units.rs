@@ -1,5 +1,6 @@
 //! Durations and sizes as people write them: `90s`, `1h30m`, `512MiB`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 const MILLIS: [(&str, u64); 5] = [
@@ -50,7 +51,7 @@ pub fn format_duration(duration: Duration) -> String {
     let mut text = String::new();
     for (unit, factor) in MILLIS {
         if millis >= factor {
-            text.push_str(&format!("{}{unit}", millis / factor));
+            let _ = write!(text, "{}{unit}", millis / factor);
             millis %= factor;
         }
     }

@@ -232,7 +232,7 @@ fn hint(key: &Key, json: &Json) -> Option<String> {
     }
 }
 
-fn kind_of(json: &Json) -> &'static str {
+pub(super) fn kind_of(json: &Json) -> &'static str {
     match json {
         Json::Null => "null",
         Json::Bool(_) => "a boolean",

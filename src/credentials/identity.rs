@@ -32,11 +32,11 @@ fn forms(path: &Path) -> [String; 3] {
     let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
     let directory = plain(directory.to_string_lossy().trim_start_matches('.'));
     let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let hash: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
     [
         stem.clone(),
         format!("{stem}-{directory}"),
-        format!("{stem}-{hash}"),
+        format!("{stem}-{hash:08x}"),
     ]
 }
 
