@@ -39,25 +39,31 @@ fn example(path: &str, example: &str) -> String {
 /// Everything that needs more than one key or a look at the file system.
 pub(super) fn run(
     directory: &Path,
+    uid: u32,
     settings: &Settings,
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<Problem>,
 ) {
     let check = Check {
         directory,
+        uid,
         settings,
         file: Place::whole(&directory.join(FILE_NAME)),
     };
     problems.extend(check.image());
     problems.extend(check.dockerfile());
+    problems.extend(check.container_uid());
     problems.extend(check.backoff());
     problems.extend(check.config_directory());
     problems.extend(check.state_directory());
     warnings.extend(check.password());
+    warnings.extend(check.memory());
 }
 
 struct Check<'a> {
     directory: &'a Path,
+    /// Of this process.
+    uid: u32,
     settings: &'a Settings,
     file: Place,
 }
@@ -91,6 +97,24 @@ impl Check<'_> {
             self.problem("dockerfile", "no such file")
                 .found(format!("{path:?}"))
                 .allowed("a Dockerfile; relative paths start at the config directory"),
+        )
+    }
+
+    /// Files for the agent, credentials among them, are for its user alone; only root can give
+    /// files to somebody else.
+    fn container_uid(&self) -> Option<Problem> {
+        let key = "container.uid";
+        let Some(Value::Integer(wanted)) = self.settings.get(key) else {
+            return None;
+        };
+        if self.uid == 0 || u64::from(self.uid) == *wanted {
+            return None;
+        }
+        Some(
+            self.problem(key, "files cannot be given to that user")
+                .found(wanted.to_string())
+                .allowed(format!("{}, your own user id; root may name any", self.uid))
+                .hint("leave the key out"),
         )
     }
 
@@ -182,6 +206,26 @@ impl Check<'_> {
                 other.display()
             ))
             .hint("choose a directory of its own, or leave the key out"),
+        )
+    }
+
+    fn memory(&self) -> Option<Problem> {
+        let memory = self.settings.get("container.memory")?;
+        let tmp = self.settings.get("container.tmpSize")?;
+        let (Value::Size(memory), Value::Size(tmp)) = (memory, tmp) else {
+            return None;
+        };
+        if tmp < memory {
+            return None;
+        }
+        Some(
+            self.problem(
+                "container.tmpSize",
+                "a full /tmp counts as memory and would use up all of `container.memory`",
+            )
+            .found(units::format_size(*tmp))
+            .allowed(format!("less than {}", units::format_size(*memory)))
+            .hint("raise `container.memory`, or lower this"),
         )
     }
 

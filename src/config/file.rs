@@ -30,18 +30,6 @@ pub(super) fn read(directory: &Path, settings: &mut Settings, problems: &mut Vec
             return false;
         }
     };
-    let strict = ParseOptions {
-        allow_comments: false,
-        allow_loose_object_property_names: false,
-        allow_trailing_commas: false,
-        allow_missing_commas: false,
-        allow_single_quoted_strings: false,
-        allow_hexadecimal_numbers: false,
-        allow_unary_plus_numbers: false,
-        allow_bare_decimal_point_numbers: false,
-        allow_non_finite_numbers: false,
-        allow_extended_string_escapes: false,
-    };
     if text.trim().is_empty() {
         problems.push(
             Problem::new(Place::whole(&path), "the file is empty")
@@ -50,7 +38,7 @@ pub(super) fn read(directory: &Path, settings: &mut Settings, problems: &mut Vec
         return false;
     }
     let reader = Reader { path, text: &text };
-    let parsed = match parse_to_ast(&text, &CollectOptions::default(), &strict) {
+    let parsed = match parse_to_ast(&text, &CollectOptions::default(), &strict()) {
         Ok(parsed) => parsed,
         Err(error) => {
             let place = reader.place(error.range());
@@ -85,6 +73,22 @@ pub(super) fn read(directory: &Path, settings: &mut Settings, problems: &mut Vec
         }
         // Not reached: text without a value is empty, which was asked above.
         None => false,
+    }
+}
+
+/// JSON as the standard has it.
+fn strict() -> ParseOptions {
+    ParseOptions {
+        allow_comments: false,
+        allow_loose_object_property_names: false,
+        allow_trailing_commas: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
     }
 }
 

@@ -63,6 +63,10 @@ pub(super) fn environment(
             continue;
         };
         let place = Place::Environment { variable };
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            problems.push(Problem::new(place, "the value is not UTF-8").key(key.path));
+            continue;
+        }
         apply(key, text, place, settings, problems);
     }
     warnings.extend(env::misspelt(variables));

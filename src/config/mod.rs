@@ -52,8 +52,8 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// From the process environment as the caller read it (`std::env::vars_os()`); variables that
-    /// are not UTF-8 are left out, except that a home directory may be.
+    /// From the process environment as the caller read it (`std::env::vars_os()`). What is not UTF-8
+    /// is left out, except that a variable of ours becomes a problem when it is read.
     pub fn new(
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         overrides: Vec<(String, String)>,
@@ -65,12 +65,18 @@ impl Inputs {
             ..Self::default()
         };
         for (name, value) in variables {
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
+            let value = match value.into_string() {
+                Ok(value) => value,
+                Err(value) if name.starts_with(env::PREFIX) => value.to_string_lossy().into_owned(),
+                Err(_) => continue,
+            };
             if name == env::HOME_VARIABLE && Path::new(&value).is_absolute() {
                 inputs.home = Some(PathBuf::from(&value));
             }
-            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
-                inputs.environment.insert(name, value);
-            }
+            inputs.environment.insert(name, value);
         }
         inputs
     }
@@ -106,7 +112,13 @@ pub fn load(directory: &Path, inputs: &Inputs) -> Result<Loaded, Problems> {
         checks::missing(&directory, &settings, &mut problems);
     }
     resolve::run(&directory, inputs, &mut settings, &mut problems);
-    checks::run(&directory, &settings, &mut problems, &mut warnings);
+    checks::run(
+        &directory,
+        inputs.uid,
+        &settings,
+        &mut problems,
+        &mut warnings,
+    );
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -131,6 +143,9 @@ fn config_directory(directory: &Path) -> Result<PathBuf, Box<Problem>> {
         Box::new(problem)
     };
     match directory.canonicalize() {
+        Ok(real) if real.to_str().is_none() => {
+            Err(problem("the path of the config directory is not UTF-8"))
+        }
         Ok(real) if real.is_dir() => Ok(real),
         Ok(real) if real.file_name().is_some_and(|name| name == FILE_NAME) => {
             let mut problem = problem("this is the file, not its directory");

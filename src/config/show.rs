@@ -1,6 +1,8 @@
 //! The configuration in effect, each key with its origin.
 
-use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
 
 use super::keys::KEYS;
 use super::types::{Config, Container, GitIdentity, ImageChoice, Logs, Planning, Restart, Tasks};
@@ -73,41 +75,16 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         container,
         environment,
         api_port,
-        planning: Planning {
-            empty_rounds,
-            cool_down,
-        },
+        planning,
         fetch_interval,
         push,
-        tasks: Tasks { attempts, lease },
-        git: GitIdentity { name, email },
-        restart:
-            Restart {
-                burst,
-                window,
-                backoff,
-                maximum_backoff,
-            },
+        tasks,
+        git,
+        restart,
         stop_grace,
-        logs: Logs { level, size, files },
+        logs,
     } = config;
-    let Container {
-        uid,
-        memory,
-        cpus,
-        pids,
-        tmp_size,
-    } = container;
-    let (image, dockerfile) = match image {
-        ImageChoice::Bundled => (Json::Null, Json::Null),
-        ImageChoice::Named(image) => (json!(image), Json::Null),
-        ImageChoice::Dockerfile(path) => (Json::Null, json!(path.to_string_lossy())),
-    };
-    let hidden: Map<String, Json> = environment
-        .keys()
-        .map(|name| (name.clone(), json!(HIDDEN)))
-        .collect();
-    let values = vec![
+    let mut values = vec![
         ("repositoryUrl", json!(repository::redact(repository_url))),
         ("branch", json!(branch)),
         ("workerCount", json!(worker_count)),
@@ -116,35 +93,31 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         ("stateDirectory", json!(state_directory.to_string_lossy())),
         ("model", json!(model)),
         ("claudeVersion", json!(claude_version)),
-        ("image", image),
-        ("dockerfile", dockerfile),
-        ("container.uid", json!(uid)),
-        ("container.memory", json!(format_size(*memory))),
-        ("container.cpus", json!(cpus)),
-        ("container.pids", json!(pids)),
-        ("container.tmpSize", json!(format_size(*tmp_size))),
-        ("environment", Json::Object(hidden)),
-        ("apiPort", json!(api_port)),
-        ("planning.emptyRounds", json!(empty_rounds)),
-        ("planning.coolDown", json!(format_duration(*cool_down))),
-        ("fetchInterval", json!(format_duration(*fetch_interval))),
-        ("push", json!(push)),
-        ("tasks.attempts", json!(attempts)),
-        ("tasks.lease", json!(format_duration(*lease))),
-        ("git.name", json!(name)),
-        ("git.email", json!(email)),
-        ("restart.burst", json!(burst)),
-        ("restart.window", json!(format_duration(*window))),
-        ("restart.backoff", json!(format_duration(*backoff))),
-        (
-            "restart.maximumBackoff",
-            json!(format_duration(*maximum_backoff)),
-        ),
-        ("stopGrace", json!(format_duration(*stop_grace))),
-        ("logs.level", json!(level.as_str())),
-        ("logs.size", json!(format_size(*size))),
-        ("logs.files", json!(files)),
     ];
+    values.extend(image_values(image));
+    values.extend(container_values(container));
+    values.push(("environment", hidden(environment)));
+    values.push(("apiPort", json!(api_port)));
+    let Planning {
+        empty_rounds,
+        cool_down,
+    } = planning;
+    values.push(("planning.emptyRounds", json!(empty_rounds)));
+    values.push(("planning.coolDown", json!(format_duration(*cool_down))));
+    values.push(("fetchInterval", json!(format_duration(*fetch_interval))));
+    values.push(("push", json!(push)));
+    let Tasks { attempts, lease } = tasks;
+    values.push(("tasks.attempts", json!(attempts)));
+    values.push(("tasks.lease", json!(format_duration(*lease))));
+    let GitIdentity { name, email } = git;
+    values.push(("git.name", json!(name)));
+    values.push(("git.email", json!(email)));
+    values.extend(restart_values(restart));
+    values.push(("stopGrace", json!(format_duration(*stop_grace))));
+    let Logs { level, size, files } = logs;
+    values.push(("logs.level", json!(level.as_str())));
+    values.push(("logs.size", json!(format_size(*size))));
+    values.push(("logs.files", json!(files)));
     debug_assert!(
         values
             .iter()
@@ -153,4 +126,52 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         "every key is shown once, in the order of the table"
     );
     values
+}
+
+fn image_values(image: &ImageChoice) -> [(&'static str, Json); 2] {
+    let (image, dockerfile) = match image {
+        ImageChoice::Bundled => (Json::Null, Json::Null),
+        ImageChoice::Named(image) => (json!(image), Json::Null),
+        ImageChoice::Dockerfile(path) => (Json::Null, json!(path.to_string_lossy())),
+    };
+    [("image", image), ("dockerfile", dockerfile)]
+}
+
+fn container_values(container: &Container) -> [(&'static str, Json); 5] {
+    let Container {
+        uid,
+        memory,
+        cpus,
+        pids,
+        tmp_size,
+    } = container;
+    [
+        ("container.uid", json!(uid)),
+        ("container.memory", json!(format_size(*memory))),
+        ("container.cpus", json!(cpus)),
+        ("container.pids", json!(pids)),
+        ("container.tmpSize", json!(format_size(*tmp_size))),
+    ]
+}
+
+fn restart_values(restart: &Restart) -> [(&'static str, Json); 4] {
+    let Restart {
+        burst,
+        window,
+        backoff,
+        maximum_backoff,
+    } = restart;
+    let maximum = format_duration(*maximum_backoff);
+    [
+        ("restart.burst", json!(burst)),
+        ("restart.window", json!(format_duration(*window))),
+        ("restart.backoff", json!(format_duration(*backoff))),
+        ("restart.maximumBackoff", json!(maximum)),
+    ]
+}
+
+/// The names alone.
+fn hidden(environment: &BTreeMap<String, String>) -> Json {
+    let entry = |name: &String| (name.clone(), json!(HIDDEN));
+    Json::Object(environment.keys().map(entry).collect())
 }

@@ -401,3 +401,82 @@ fn the_process_environment_gives_home_and_variables() {
     assert_eq!(inputs.environment["ORCHESTRATOR_MODEL"], "opus");
     assert_eq!(inputs.uid, 7);
 }
+
+#[test]
+fn only_root_gives_files_to_another_user() {
+    let (directory, mut inputs) = fleet(&with(r#""container": {"uid": 1000}"#));
+    let problems = load(directory.path(), &inputs).unwrap_err().0;
+    assert_eq!(spots(&problems), ["5:24 container.uid"]);
+    inputs.uid = 0;
+    assert_eq!(
+        load(directory.path(), &inputs)
+            .unwrap()
+            .config
+            .container
+            .uid,
+        1000
+    );
+}
+
+#[test]
+fn a_tmp_as_large_as_the_memory_is_warned_of() {
+    let (directory, inputs) = fleet(&with(r#""container": {"memory": "1GiB"}"#));
+    let warnings = load(directory.path(), &inputs).unwrap().warnings;
+    assert!(
+        warnings[0].as_warning().starts_with("warning: "),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings[0].key.as_deref(), Some("container.tmpSize"));
+}
+
+#[test]
+fn a_variable_of_ours_that_is_not_utf8_is_a_problem() {
+    use std::os::unix::ffi::OsStringExt;
+    let (directory, inputs) = fleet(MINIMAL);
+    let broken = OsString::from_vec(b"x\xff".to_vec());
+    let variables = [
+        ("ORCHESTRATOR_MODEL", broken.clone()),
+        ("HOME", "/home/me".into()),
+        ("LS_COLORS", broken),
+    ]
+    .map(|(name, value)| (name.into(), value));
+    let inputs = Inputs::new(variables, Vec::new(), inputs.uid);
+    assert!(!inputs.environment.contains_key("LS_COLORS"));
+    let problems = load(directory.path(), &inputs).unwrap_err().0;
+    assert_eq!(
+        spots(&problems),
+        ["environment variable ORCHESTRATOR_MODEL model"]
+    );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// Whatever stands in the file, loading ends with a configuration or with problems that have a
+    /// place in it, never with a panic.
+    #[test]
+    fn no_file_makes_it_panic(
+        at in 0_usize..400,
+        insert in "[{}\\[\\],:\"0-9a-z.\\\\ \n\u{e9}\u{1f600}-]{0,6}",
+        remove in 0_usize..12,
+    ) {
+        let full = include_str!("../../config-example/full/orchestrator.json");
+        let mut bytes = full.as_bytes().to_vec();
+        let start = at.min(bytes.len());
+        let end = (start + remove).min(bytes.len());
+        bytes.splice(start..end, insert.bytes());
+        let directory = tempfile::tempdir()?;
+        fs::write(directory.path().join(FILE_NAME), &bytes)?;
+        fs::write(directory.path().join("agent.Dockerfile"), "FROM scratch")?;
+        let inputs = Inputs { home: Some("/home/me".into()), uid: 1000, ..Inputs::default() };
+        if let Err(problems) = load(directory.path(), &inputs) {
+            proptest::prop_assert!(!problems.0.is_empty());
+            let lines = String::from_utf8_lossy(&bytes).matches('\n').count() + 1;
+            for problem in &problems.0 {
+                if let Place::File { line: Some(line), .. } = problem.place {
+                    proptest::prop_assert!((1..=lines).contains(&line), "{problem}");
+                }
+            }
+        }
+    }
+}

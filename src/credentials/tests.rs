@@ -238,7 +238,10 @@ fn what_is_no_json_is_refused_without_quoting_it() {
         (b"sk-ant-hush", ProblemKind::NotJson),
         (b"{\"hush\": hush}", ProblemKind::NotJson),
         (b"\xffhush", ProblemKind::NotJson),
-        (&[b' '; (1 << 20) + 1], ProblemKind::TooLarge),
+        (
+            &" ".repeat((1 << 20) + 1).into_bytes(),
+            ProblemKind::TooLarge,
+        ),
     ] {
         let pool = one(bytes);
         assert_eq!(pool.problems[0].kind, kind);
@@ -409,5 +412,31 @@ fn files_are_given_to_the_agents_user() {
     for path in [&instance, &instance.join(CREDENTIALS_FILE)] {
         let metadata = fs::metadata(path).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), owner);
+    }
+}
+
+proptest::proptest! {
+    /// Whatever stands in a file, classifying ends, and what is printed holds nothing of it.
+    #[test]
+    fn no_text_makes_it_panic_or_talk(
+        field in proptest::sample::select(vec![
+            "claudeAiOauth", "env", "apiKeyHelper", "other",
+        ]),
+        inner in proptest::sample::select(vec![
+            "accessToken", "scopes", "expiresAt", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
+        ]),
+        value in proptest::sample::select(vec![
+            json!("qqhushqq"), json!(["qqhushqq"]), json!({"qqhushqq": "qqhushqq"}), json!(null),
+            json!(-1), json!(1e300), json!(""), json!("\u{0}qqhushqq"),
+        ]),
+        cut in 0_usize..80,
+        cut_at_all: bool,
+    ) {
+        let mut text = json!({field: {inner: value}}).to_string();
+        if cut_at_all && text.is_char_boundary(cut.min(text.len())) {
+            text.truncate(cut);
+        }
+        let printed = format!("{:?}", classify::classify(&text, NOW));
+        proptest::prop_assert!(!printed.contains("qqhushqq"), "{printed}");
     }
 }
