@@ -120,6 +120,7 @@ pub fn load(directory: &Path, inputs: &Inputs) -> Result<Loaded, Problems> {
         &mut warnings,
     );
     if !problems.is_empty() {
+        problems.sort_by_key(|problem| problem.place.rank());
         return Err(Problems(problems));
     }
     let origins = keys::KEYS

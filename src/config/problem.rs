@@ -32,6 +32,20 @@ impl Place {
             column: None,
         }
     }
+
+    /// The order people read problems in: down the file, the file as a whole, the layers above.
+    pub(super) fn rank(&self) -> (u8, usize, usize) {
+        match self {
+            Self::File {
+                line: Some(line),
+                column,
+                ..
+            } => (0, *line, column.unwrap_or(0)),
+            Self::File { line: None, .. } => (1, 0, 0),
+            Self::Environment { .. } => (2, 0, 0),
+            Self::Flag { .. } => (3, 0, 0),
+        }
+    }
 }
 
 impl fmt::Display for Place {

@@ -148,10 +148,19 @@ fn container_values(container: &Container) -> [(&'static str, Json); 5] {
     [
         ("container.uid", json!(uid)),
         ("container.memory", json!(format_size(*memory))),
-        ("container.cpus", json!(cpus)),
+        ("container.cpus", number(*cpus)),
         ("container.pids", json!(pids)),
         ("container.tmpSize", json!(format_size(*tmp_size))),
     ]
+}
+
+/// Whole numbers as they are written, without `.0`.
+fn number(value: f64) -> Json {
+    if value.fract() == 0.0 {
+        json!(value as u64)
+    } else {
+        json!(value)
+    }
 }
 
 fn restart_values(restart: &Restart) -> [(&'static str, Json); 4] {

@@ -50,7 +50,14 @@ fn with(more: &str) -> String {
 #[test]
 fn three_keys_are_enough_and_the_rest_has_the_stated_defaults() {
     let (directory, inputs) = fleet(MINIMAL);
-    let config = load(directory.path(), &inputs).unwrap().config;
+    let loaded = load(directory.path(), &inputs).unwrap();
+    let shown = rows(&loaded);
+    let cpus = shown
+        .iter()
+        .find(|row| row.key == "container.cpus")
+        .unwrap();
+    assert_eq!(cpus.value_text(), "2");
+    let config = loaded.config;
     assert_eq!(config.branch, "main");
     assert_eq!(config.worker_count, 3);
     assert_eq!(config.claude_configs, "/home/me/claude-configs/*.json");
@@ -116,7 +123,6 @@ fn all_problems_come_at_once_each_with_its_place() {
     assert_eq!(
         spots(&problems),
         [
-            "10:3 push",
             "2:20 repositoryUrl",
             "3:3 workercount",
             "4:20 claudeConfigs",
@@ -127,15 +133,16 @@ fn all_problems_come_at_once_each_with_its_place() {
             "7:16 stopGrace",
             "8:15 planning",
             "9:11 push",
+            "10:3 push",
             "11:29 environment.B",
             "0:0 workerCount",
         ]
     );
-    assert_eq!(problems[2].nearest.as_deref(), Some("workerCount"));
-    assert_eq!(problems[6].nearest.as_deref(), Some("container.cpus"));
-    assert_eq!(problems[3].found.as_deref(), Some("an array"));
+    assert_eq!(problems[1].nearest.as_deref(), Some("workerCount"));
+    assert_eq!(problems[5].nearest.as_deref(), Some("container.cpus"));
+    assert_eq!(problems[2].found.as_deref(), Some("an array"));
     assert!(
-        problems[7]
+        problems[6]
             .allowed
             .as_deref()
             .is_some_and(|a| a.contains("0.1"))
@@ -194,6 +201,15 @@ fn later_layers_win_and_every_value_knows_its_origin() {
     let json = rows_json(&loaded);
     assert_eq!(json.as_array().map(Vec::len), Some(keys::KEYS.len()));
     assert_eq!(json[0]["origin"]["line"], json!(2));
+    let rows = rows(&loaded);
+    let row = |key| rows.iter().find(|row| row.key == key).unwrap();
+    assert_eq!(row("container.cpus").value_text(), "0.5");
+    assert_eq!(
+        row("container.cpus").variable,
+        "ORCHESTRATOR_CONTAINER_CPUS"
+    );
+    assert_eq!(row("image").value_text(), "-");
+    assert_eq!(row("stopGrace").value_text(), "3s");
 }
 
 #[test]
