@@ -223,3 +223,17 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_near_words_the_nearest_is_named_and_far_ones_never() {
+        let known = ["bench", "branch", "brunch"];
+        assert_eq!(nearest("brannch", known.into_iter()), Some("branch"));
+        assert_eq!(nearest("BRUNCH", known.into_iter()), Some("brunch"));
+        assert_eq!(nearest("git", ["image"].into_iter()), None);
+        assert_eq!(nearest("mem", ["memory"].into_iter()), Some("memory"));
+    }
+}
