@@ -3,6 +3,7 @@
 # APT_MIRROR and APT_SECURITY_MIRROR come from build arguments; empty means Debian's own servers.
 set -eu
 
+# shellcheck source=/dev/null # the image's, not this machine's
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
