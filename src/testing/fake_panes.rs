@@ -1,6 +1,7 @@
 //! [`Panes`] in memory. Remembers what was typed, as text and as the bytes the program in the
 //! pane would read; screens are the test's to set.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,9 +9,7 @@ use async_trait::async_trait;
 
 use crate::model::AgentId;
 use crate::ports::{ErrorKind, ObservedPane, Panes, PortError, PortResult};
-
-/// The limit of the real one: 1 MB.
-const MAX_PASTE_BYTES: usize = 1024 * 1024;
+use crate::runtime::tmux::{MAX_PASTE_BYTES, printable};
 
 /// One pane as a test sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,8 +154,7 @@ impl Panes for FakePanes {
     }
 
     async fn paste(&self, agent: &AgentId, text: &str) -> PortResult<()> {
-        let key = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
-        if text.len() > MAX_PASTE_BYTES || text.contains(key) {
+        if text.len() > MAX_PASTE_BYTES || matches!(printable(text), Cow::Owned(_)) {
             return Err(PortError::new(
                 ErrorKind::Refused,
                 "too long, or holds control characters",

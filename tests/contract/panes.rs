@@ -1,9 +1,12 @@
 //! The panes: the same suite on the fake and on a real tmux server of its own.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod view;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -122,7 +125,10 @@ impl RealStage {
 
 impl Drop for RealStage {
     fn drop(&mut self) {
+        let path = self.tmux_prints(&["display-message", "-p", "#{socket_path}"]);
         self.tmux(&["kill-server"]);
+        // tmux leaves the file behind.
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -191,7 +197,11 @@ impl Stage for RealStage {
 }
 
 async fn is_dead(stage: &dyn Stage, agent: &AgentId) -> Option<bool> {
-    let seen = stage.panes().list().await.unwrap();
+    is_dead_in(stage.panes(), agent).await
+}
+
+async fn is_dead_in(panes: &dyn Panes, agent: &AgentId) -> Option<bool> {
+    let seen = panes.list().await.unwrap();
     seen.into_iter()
         .find(|pane| &pane.agent == agent)
         .map(|pane| pane.dead)
@@ -291,12 +301,9 @@ async fn names_and_commands_that_cannot_be_are_refused(stage: &dyn Stage) {
 async fn text_arrives_exactly(stage: &dyn Stage) {
     let agent = AgentId::worker(1);
     open(stage, &agent).await;
-    let mut long = String::new();
-    for line in 0..600 {
-        long.push_str(&format!(
-            "line {line:04}: the quick brown fox jumps over the dog; \n"
-        ));
-    }
+    let long: String = (0..600)
+        .map(|line| format!("line {line:04}: the quick brown fox jumps over the dog; \n"))
+        .collect();
     assert!(long.len() > 30_000);
     let texts = [
         "hello",
@@ -491,6 +498,7 @@ async fn a_session_of_someone_else_is_neither_listed_nor_touched() {
         .ensure(&AgentId::worker(2), &["cat".into()])
         .await
         .unwrap();
+    assert_eq!(is_dead_in(&other, &AgentId::worker(2)).await, Some(false));
     assert_eq!(stage.panes.list().await.unwrap(), []);
 }
 
@@ -574,10 +582,12 @@ async fn the_server_is_set_up_for_watching() {
 
 #[tokio::test]
 async fn the_command_is_run_as_it_is() {
-    let stage = Arc::new(RealStage::new());
+    let stage = RealStage::new();
     let odd = [
-        "printf",
-        "<%s>",
+        "sh",
+        "-c",
+        "printf '<%s>' \"$@\"; exec cat",
+        "sh",
         "a b",
         "$HOME",
         "semi;",

@@ -108,7 +108,7 @@ impl<I: AsyncRead + Unpin, O: AsyncWrite + Unpin> Follower<'_, I, O> {
         }
     }
 
-    async fn newest(&self) -> PortResult<Option<ObservedContainer>> {
+    async fn newest(&mut self) -> PortResult<Option<ObservedContainer>> {
         let all = within(self.runtime.list(&self.options.project)).await?;
         Ok(all
             .into_iter()
@@ -116,7 +116,7 @@ impl<I: AsyncRead + Unpin, O: AsyncWrite + Unpin> Follower<'_, I, O> {
             .max_by_key(|container| container.incarnation))
     }
 
-    async fn attach(&self, container: &ObservedContainer) -> PortResult<AttachedTerminal> {
+    async fn attach(&mut self, container: &ObservedContainer) -> PortResult<AttachedTerminal> {
         within(self.runtime.attach(&container.name)).await
     }
 
@@ -149,9 +149,11 @@ impl<I: AsyncRead + Unpin, O: AsyncWrite + Unpin> Follower<'_, I, O> {
         let wait = self.wait;
         self.wait = wait.saturating_mul(2).min(self.options.longest_wait);
         tokio::select! {
+            // First the keys: what was typed before the wait ends must not outlive it.
+            biased;
+            end = drain(&mut self.keyboard) => end,
             () = self.watcher.started() => End::Theirs,
             () = sleep(wait) => End::Theirs,
-            end = drain(&mut self.keyboard) => end,
         }
     }
 }
