@@ -4,7 +4,9 @@
 
 mod view;
 
+use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -125,9 +127,13 @@ impl RealStage {
 
 impl Drop for RealStage {
     fn drop(&mut self) {
-        let path = self.tmux_prints(&["display-message", "-p", "#{socket_path}"]);
         self.tmux(&["kill-server"]);
-        // tmux leaves the file behind.
+        // tmux leaves its socket behind, in `$TMUX_TMPDIR/tmux-UID`.
+        let parent = std::env::var_os("TMUX_TMPDIR").unwrap_or_else(|| "/tmp".into());
+        let uid = fs::metadata(self.directory.path()).map_or(0, |made| made.uid());
+        let path = PathBuf::from(parent)
+            .join(format!("tmux-{uid}"))
+            .join(&self.socket);
         let _ = fs::remove_file(path);
     }
 }
@@ -301,9 +307,14 @@ async fn names_and_commands_that_cannot_be_are_refused(stage: &dyn Stage) {
 async fn text_arrives_exactly(stage: &dyn Stage) {
     let agent = AgentId::worker(1);
     open(stage, &agent).await;
-    let long: String = (0..600)
-        .map(|line| format!("line {line:04}: the quick brown fox jumps over the dog; \n"))
-        .collect();
+    let mut long = String::new();
+    for line in 0..600 {
+        writeln!(
+            long,
+            "line {line:04}: the quick brown fox jumps over the dog; "
+        )
+        .unwrap();
+    }
     assert!(long.len() > 30_000);
     let texts = [
         "hello",
