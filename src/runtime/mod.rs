@@ -6,3 +6,5 @@
 
 pub mod docker;
 pub mod labels;
+pub mod tmux;
+pub mod view;
