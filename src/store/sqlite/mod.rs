@@ -13,6 +13,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -32,6 +33,9 @@ pub const MAX_SUBJECT_BYTES: usize = 512;
 
 /// Most records one `read` returns, whatever the caller asks for.
 pub const MAX_READ: usize = 10_000;
+
+/// Pages a backup copies under one read lock.
+const BACKUP_PAGES: i32 = 1000;
 
 /// How a database file is opened.
 #[derive(Clone, Debug)]
@@ -124,17 +128,21 @@ impl SqliteStore {
 
     /// Writes a consistent copy of the whole database to `target`, which must not exist.
     pub async fn backup(&self, target: &Path) -> PortResult<()> {
-        let shown = target.display().to_string();
         if target.exists() {
             return Err(PortError::new(
                 ErrorKind::AlreadyExists,
-                format!("the backup {shown} exists already"),
+                format!("the backup {} exists already", target.display()),
             )
             .hint("choose another name, or remove it first"));
         }
+        let target = target.to_owned();
         self.read_with("back up the store", move |connection| {
-            connection.execute("VACUUM INTO ?1", [shown])?;
-            Ok(())
+            let mut copy = rusqlite::Connection::open(target)?;
+            rusqlite::backup::Backup::new(connection, &mut copy)?.run_to_completion(
+                BACKUP_PAGES,
+                Duration::ZERO,
+                None,
+            )
         })
         .await
     }
