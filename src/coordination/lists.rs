@@ -55,6 +55,8 @@ pub struct Applied {
     pub moved: Vec<TaskId>,
     /// Done a moment ago, and the tick is gone: the caller ticks again. See [`UNTICK_GRACE`].
     pub retick: Vec<TaskId>,
+    /// Items that cannot be a task, with the reason; the others are not held up.
+    pub refused: Vec<(TaskId, String)>,
 }
 
 impl Applied {
@@ -92,15 +94,7 @@ pub async fn apply(
     list: &ParsedList,
     now: Timestamp,
 ) -> Result<Applied, TaskError> {
-    if list.items.len() > MAX_ITEMS {
-        return Err(TaskError::Invalid {
-            task: task_id(worker, "list"),
-            problem: format!(
-                "the task list has {} items; at most {MAX_ITEMS} are taken: split it",
-                list.items.len()
-            ),
-        });
-    }
+    check(worker, list)?;
     let subject = format!("tasklist/{worker}/{}", source.as_str());
     let mut total = Applied::default();
     for _ in 0..MAX_RACES {
@@ -122,6 +116,24 @@ pub async fn apply(
     Err(TaskError::Unknown {
         task: task_id(worker, "list"),
         text: format!("{MAX_RACES} other changes of {subject} came first; try again"),
+    })
+}
+
+/// A list that was not read, or not whole, must not look like one whose items were removed.
+fn check(worker: u32, list: &ParsedList) -> Result<(), TaskError> {
+    let problem = if list.unread {
+        list.reason.clone().unwrap_or_default()
+    } else if list.items.len() > MAX_ITEMS {
+        format!(
+            "the task list has {} items; at most {MAX_ITEMS} are taken: split it",
+            list.items.len()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(TaskError::Invalid {
+        task: task_id(worker, "list"),
+        problem,
     })
 }
 
@@ -186,6 +198,10 @@ async fn appear(
             return Ok(());
         }
         Err(TaskError::AlreadyExists(_)) => {}
+        Err(TaskError::Invalid { task, problem }) => {
+            applied.refused.push((task, problem));
+            return Ok(());
+        }
         Err(error) => return Err(error),
     }
     let Some(task) = queue.get(&id) else {
@@ -280,6 +296,11 @@ async fn save(queue: &Queue, subject: &str, seq: u64, seen: SeenList) -> Result<
 }
 
 fn merge(total: &mut Applied, more: Applied) {
+    for refused in more.refused {
+        if !total.refused.contains(&refused) {
+            total.refused.push(refused);
+        }
+    }
     let pairs = [
         (&mut total.created, more.created),
         (&mut total.cancelled, more.cancelled),

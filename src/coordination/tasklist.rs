@@ -51,6 +51,8 @@ pub struct ParsedList {
     pub items: Vec<Item>,
     /// Why there are no items.
     pub reason: Option<String>,
+    /// The text was not read at all; it says nothing about items being gone.
+    pub unread: bool,
 }
 
 impl ParsedList {
@@ -76,22 +78,19 @@ pub fn decode(bytes: &[u8]) -> Result<&str, NotText> {
 
 /// The checklist items of `text`. Never fails: a text without any gives no items and the reason.
 pub fn parse(text: &str) -> ParsedList {
-    let nothing = |reason: String| ParsedList {
-        items: Vec::new(),
-        reason: Some(reason),
-    };
     if text.len() > MAX_LIST_BYTES {
-        return nothing(format!(
-            "the list has {} bytes; at most {MAX_LIST_BYTES} are read",
-            text.len()
-        ));
+        return ParsedList {
+            items: Vec::new(),
+            reason: Some(format!(
+                "the list has {} bytes; at most {MAX_LIST_BYTES} are read",
+                text.len()
+            )),
+            unread: true,
+        };
     }
     // The parser knows no byte order mark and would not see a list in the first line.
     let start = if text.starts_with('\u{FEFF}') { 3 } else { 0 };
     let boxes = find_boxes(text, start);
-    if boxes.is_empty() {
-        return nothing("no checklist items found".to_owned());
-    }
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut items = Vec::new();
     let (mut line, mut counted) = (1, 0);
@@ -116,7 +115,11 @@ pub fn parse(text: &str) -> ParsedList {
         *occurrence += 1;
     }
     let reason = items.is_empty().then(|| "no checklist items found".to_owned());
-    ParsedList { items, reason }
+    ParsedList {
+        items,
+        reason,
+        unread: false,
+    }
 }
 
 /// Which byte ticks an item.
