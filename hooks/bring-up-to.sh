@@ -105,21 +105,22 @@ added=$(g diff --no-ext-diff --name-only --no-renames --diff-filter=A HEAD "$tar
 # Files TARGET adds that are here already, untracked or ignored: git would overwrite ignored ones.
 in_the_way=$(printf '%s\n' "$added" | while IFS= read -r path; do
     [ -n "$path" ] || continue
-    case $path in \"*) echo "$path"; continue ;; esac
+    # Quoted by git: a name with a line break, quote or backslash. Not looked at, so in the way.
+    case $path in \"*) printf '%s\n' "$path"; continue ;; esac
     above=$path
     while [ "$above" != "${above%/*}" ]; do
         above=${above%/*}
         # A tracked file or link where TARGET has a directory is replaced by git, and is committed.
         if [ -L "$above" ] || { [ -e "$above" ] && [ ! -d "$above" ]; }; then
-            [ "$(in_index "$above")" = - ] && echo "$above"
+            [ "$(in_index "$above")" = - ] && printf '%s\n' "$above"
         fi
     done
     if [ -d "$path" ] && [ ! -L "$path" ]; then
-        [ -z "$(g ls-files --others -- "$path")" ] || echo "$path"
+        [ -z "$(g ls-files --others -- "$path")" ] || printf '%s\n' "$path"
     elif { [ -e "$path" ] || [ -L "$path" ]; } && [ "$(in_index "$path")" = - ]; then
         # Below a tracked link the path leads elsewhere; then nothing of this name is here.
         case $(cd "$(dirname -- "$path")" 2>/dev/null && pwd -P)/ in
-            "$(pwd -P)"/*) echo "$path" ;;
+            "$(pwd -P)"/*) printf '%s\n' "$path" ;;
         esac
     fi
 done)

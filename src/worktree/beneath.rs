@@ -20,7 +20,9 @@ pub fn read_beneath(root: &Path, relative: &Path, max_bytes: usize) -> io::Resul
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let opened = match openat2(&root, relative, flags, Mode::empty(), resolve) {
         // Before Linux 5.6, or forbidden by a seccomp profile that does not know it.
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => by_component(root, &names, flags),
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            by_component(root, &names, flags)
+        }
         other => other.map_err(io::Error::from),
     }?;
     read_regular(opened, max_bytes)
@@ -105,7 +107,16 @@ mod tests {
         let read = |path: &str| read_beneath(&root, Path::new(path), 100);
         assert_eq!(read("docs/list.md").unwrap(), b"- [ ] one\n");
         assert_eq!(by_hand(&root, "docs/list.md").unwrap(), b"- [ ] one\n");
-        for path in ["link.md", "inner.md", "up/secret", "../secret", "/etc/passwd", "", "docs", "none"] {
+        for path in [
+            "link.md",
+            "inner.md",
+            "up/secret",
+            "../secret",
+            "/etc/passwd",
+            "",
+            "docs",
+            "none",
+        ] {
             assert!(read(path).is_err(), "{path}");
             assert!(by_hand(&root, path).is_err(), "{path} without openat2");
         }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use git2::{ErrorCode, Repository};
 
 use super::command::{Git, last_lines};
-use super::store::{GitStore, agent_prefix, broken, oid};
+use super::read::descends;
+use super::store::{GitStore, agent_prefix, broken, find, oid};
 use super::{making, read};
 use crate::model::{AgentId, CommitId};
 use crate::ports::{ErrorKind, PortError, PortResult};
@@ -59,42 +60,18 @@ impl GitStore {
             if !self.contains(expected_head)? {
                 return Err(PortError::new(
                     ErrorKind::Broken,
-                    format!("{agent} sent an empty bundle, but {expected_head} is not in the store"),
+                    format!(
+                        "{agent} sent an empty bundle, but {expected_head} is not in the store"
+                    ),
                 ));
             }
         } else {
-            let reference = self.check_header(agent, &file, expected_head)?;
+            let reference = check_header(agent, &file, expected_head)?;
             self.unpack(agent, private.path(), &file, &reference, expected_head)?;
         }
         let repository = self.repository()?;
         read::commit(&repository, expected)?;
-        self.move_worker(&repository, &prefix, expected)
-    }
-
-    /// Returns the reference of the bundle that names the expected commit.
-    fn check_header(
-        &self,
-        agent: &AgentId,
-        file: &Path,
-        expected: &CommitId,
-    ) -> PortResult<String> {
-        let mut start = Vec::new();
-        File::open(file)
-            .and_then(|f| f.take(MAX_HEADER as u64).read_to_end(&mut start))
-            .map_err(|cause| making::failed("read", file, cause))?;
-        let references = header(&start)
-            .ok_or_else(|| malicious(agent, "it is not a git bundle of version 2"))?;
-        match references.iter().find(|(id, _)| id == expected.as_str()) {
-            Some((_, name)) => Ok(name.clone()),
-            None => Err(PortError::new(
-                ErrorKind::Refused,
-                format!(
-                    "the bundle of {agent} holds {} and not {expected}",
-                    references.first().map_or("nothing", |(id, _)| id.as_str())
-                ),
-            )
-            .hint("its branch moved meanwhile; look at its head again and export anew")),
-        }
+        move_worker(&repository, &prefix, expected)
     }
 
     fn unpack(
@@ -107,13 +84,23 @@ impl GitStore {
     ) -> PortResult<()> {
         let quarantine = private.join("quarantine.git");
         Git::bare_of_repository()
-            .args(["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"])
+            .args([
+                "init",
+                "--quiet",
+                "--bare",
+                "--template=",
+                "--object-format=sha1",
+                "--",
+            ])
             .arg(&quarantine)
             .run("git init of a quarantine")?;
         let alternates = quarantine.join("objects/info");
         fs::create_dir_all(&alternates)
             .and_then(|()| {
-                let mut line = self.objects_directory().into_os_string().into_encoded_bytes();
+                let mut line = self
+                    .objects_directory()
+                    .into_os_string()
+                    .into_encoded_bytes();
                 line.push(b'\n');
                 fs::write(alternates.join("alternates"), line)
             })
@@ -126,7 +113,10 @@ impl GitStore {
             .and_then(|q| q.refname_to_id(ARRIVED))
             .map_err(|cause| broken("the bundle brought no commit", cause))?;
         if arrived.to_string() != expected.as_str() {
-            return Err(malicious(agent, &format!("it delivered {arrived} instead of {expected}")));
+            return Err(malicious(
+                agent,
+                &format!("it delivered {arrived} instead of {expected}"),
+            ));
         }
         // Checked a second time on the way in, by the transport that honours the setting in every
         // version of git, and for connectivity: every object the commits need must be there.
@@ -135,34 +125,63 @@ impl GitStore {
         }
         Ok(())
     }
+}
 
-    fn move_worker(&self, repository: &Repository, prefix: &str, new: git2::Oid) -> PortResult<()> {
-        let head = format!("{prefix}/head");
-        let moved = match self.find(repository, &head)? {
-            Some(old) if old == new => return Ok(()),
-            Some(old) => {
-                if !self.descends(repository, new, old)? {
-                    repository
-                        .reference(&format!("{prefix}/previous/{old}"), old, true, "rewritten by the agent")
-                        .map_err(|cause| broken("could not keep the agent's older work", cause))?;
-                }
-                repository.reference_matching(&head, new, true, old, "import")
+/// Returns the reference of the bundle that names the expected commit.
+fn check_header(agent: &AgentId, file: &Path, expected: &CommitId) -> PortResult<String> {
+    let mut start = Vec::new();
+    File::open(file)
+        .and_then(|f| f.take(MAX_HEADER as u64).read_to_end(&mut start))
+        .map_err(|cause| making::failed("read", file, cause))?;
+    let references =
+        header(&start).ok_or_else(|| malicious(agent, "it is not a git bundle of version 2"))?;
+    match references.iter().find(|(id, _)| id == expected.as_str()) {
+        Some((_, name)) => Ok(name.clone()),
+        None => Err(PortError::new(
+            ErrorKind::Refused,
+            format!(
+                "the bundle of {agent} holds {} and not {expected}",
+                references.first().map_or("nothing", |(id, _)| id.as_str())
+            ),
+        )
+        .hint("its branch moved meanwhile; look at its head again and export anew")),
+    }
+}
+
+fn move_worker(repository: &Repository, prefix: &str, new: git2::Oid) -> PortResult<()> {
+    let head = format!("{prefix}/head");
+    let moved = match find(repository, &head)? {
+        Some(old) if old == new => return Ok(()),
+        Some(old) => {
+            if !descends(repository, new, old)? {
+                repository
+                    .reference(
+                        &format!("{prefix}/previous/{old}"),
+                        old,
+                        true,
+                        "rewritten by the agent",
+                    )
+                    .map_err(|cause| broken("could not keep the agent's older work", cause))?;
             }
-            None => repository.reference(&head, new, false, "import"),
-        };
-        match moved {
-            Ok(_) => Ok(()),
-            Err(cause)
-                if matches!(
-                    cause.code(),
-                    ErrorCode::Modified | ErrorCode::Locked | ErrorCode::Exists | ErrorCode::NotFound
-                ) =>
-            {
-                Err(PortError::new(ErrorKind::Transient, format!("{head} moved during the import"))
-                    .because(cause))
-            }
-            Err(cause) => Err(broken(&format!("could not move {head}"), cause)),
+            repository.reference_matching(&head, new, true, old, "import")
         }
+        None => repository.reference(&head, new, false, "import"),
+    };
+    match moved {
+        Ok(_) => Ok(()),
+        Err(cause)
+            if matches!(
+                cause.code(),
+                ErrorCode::Modified | ErrorCode::Locked | ErrorCode::Exists | ErrorCode::NotFound
+            ) =>
+        {
+            Err(PortError::new(
+                ErrorKind::Transient,
+                format!("{head} moved during the import"),
+            )
+            .because(cause))
+        }
+        Err(cause) => Err(broken(&format!("could not move {head}"), cause)),
     }
 }
 
@@ -170,7 +189,12 @@ impl GitStore {
 fn fetch(into: &Path, from: &Path, refspec: &str) -> PortResult<Option<String>> {
     let output = Git::local(into)
         .deadline(DEADLINE)
-        .args(["-c", "fetch.fsckObjects=true", "-c", "transfer.fsckObjects=true"])
+        .args([
+            "-c",
+            "fetch.fsckObjects=true",
+            "-c",
+            "transfer.fsckObjects=true",
+        ])
         .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
         .args(["--no-recurse-submodules", "--no-auto-maintenance", "--"])
         .arg(from)
@@ -191,13 +215,16 @@ fn malicious(agent: &AgentId, said: &str) -> PortError {
 fn copy(bundle: BundleSource<'_>, to: &Path, max_bytes: u64) -> PortResult<u64> {
     let mut source: Box<dyn Read + '_> = match bundle {
         BundleSource::Bytes(bytes) => Box::new(bytes),
-        BundleSource::File(path) => Box::new(
-            File::open(path).map_err(|cause| making::failed("open", path, cause))?,
-        ),
+        BundleSource::File(path) => {
+            Box::new(File::open(path).map_err(|cause| making::failed("open", path, cause))?)
+        }
     };
     let size = File::create_new(to)
         .and_then(|mut file| {
-            let size = io::copy(&mut source.by_ref().take(max_bytes.saturating_add(1)), &mut file)?;
+            let size = io::copy(
+                &mut source.by_ref().take(max_bytes.saturating_add(1)),
+                &mut file,
+            )?;
             file.flush()?;
             Ok(size)
         })
@@ -224,7 +251,8 @@ fn header(start: &[u8]) -> Option<Vec<(String, String)>> {
     let mut references = Vec::new();
     for line in lines.filter(|line| !line.starts_with('-')) {
         let (id, name) = line.split_once(' ')?;
-        let plain = name == "HEAD" || (name.starts_with("refs/") && git2::Reference::is_valid_name(name));
+        let plain =
+            name == "HEAD" || (name.starts_with("refs/") && git2::Reference::is_valid_name(name));
         if id.len() != 40 || !plain {
             return None;
         }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 
+use super::Identity;
 use super::command::Git;
 use super::making::{self, failed};
 use super::store::{GitStore, broken, check_name, head_name, oid, remote_name};
-use super::Identity;
 use crate::model::{AgentId, CommitId};
 use crate::ports::{ErrorKind, PortError, PortResult};
 
@@ -57,7 +57,10 @@ impl GitStore {
         if !self.contains(&spec.base)? {
             return Err(PortError::new(
                 ErrorKind::NotFound,
-                format!("commit {} to start {} from is not in the store", spec.base, spec.agent),
+                format!(
+                    "commit {} to start {} from is not in the store",
+                    spec.base, spec.agent
+                ),
             ));
         }
         let making = making::start(&spec.directory)?;
@@ -65,10 +68,12 @@ impl GitStore {
             making.abandon();
             return Ok(Checkout { created: false });
         }
-        let filled = self.fill(&making.path, spec).and_then(|()| match spec.owner {
-            Some(owner) => give(&making.path, owner),
-            None => Ok(()),
-        });
+        let filled = self
+            .fill(&making.path, spec)
+            .and_then(|()| match spec.owner {
+                Some(owner) => give(&making.path, owner),
+                None => Ok(()),
+            });
         if let Err(error) = filled {
             making.abandon();
             return Err(error);
@@ -139,15 +144,24 @@ impl GitStore {
 /// Gives a tree to a user without following symbolic links. Nobody else can reach it yet.
 fn give(path: &Path, owner: (u32, u32)) -> PortResult<()> {
     let (user, group) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-    chownat(CWD, path, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|cause| failed("change the owner of", path, cause.into()))?;
+    chownat(
+        CWD,
+        path,
+        Some(user),
+        Some(group),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .map_err(|cause| failed("change the owner of", path, cause.into()))?;
     let kind = path
         .symlink_metadata()
         .map_err(|cause| failed("look at", path, cause))?;
     if kind.is_dir() {
         let entries = fs::read_dir(path).map_err(|cause| failed("list", path, cause))?;
         for entry in entries {
-            give(&entry.map_err(|cause| failed("list", path, cause))?.path(), owner)?;
+            give(
+                &entry.map_err(|cause| failed("list", path, cause))?.path(),
+                owner,
+            )?;
         }
     }
     Ok(())

@@ -79,7 +79,12 @@ impl Git {
         Self::new(Scope::Network, NETWORK_DEADLINE)
             .arg_pair("--git-dir", git_directory)
             // A line that stands still is given up after a minute.
-            .args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"])
+            .args([
+                "-c",
+                "http.lowSpeedLimit=1000",
+                "-c",
+                "http.lowSpeedTime=60",
+            ])
     }
 
     fn new(scope: Scope, deadline: Duration) -> Self {
@@ -136,7 +141,7 @@ impl Git {
         let deadline = Instant::now() + self.deadline;
         let mut child = self.command().spawn().map_err(|cause| {
             PortError::new(ErrorKind::Broken, "git could not be started")
-                .hint("install git 2.38 or newer and make sure it is in PATH")
+                .hint("install git 2.30 or newer and make sure it is in PATH")
                 .because(cause)
         })?;
         let collected = collect(&mut child, deadline, progress);
@@ -213,8 +218,14 @@ impl Git {
 fn for_network(key: &str) -> bool {
     matches!(
         key,
-        "GIT_ASKPASS" | "GIT_SSH" | "GIT_SSH_COMMAND" | "GIT_SSH_VARIANT" | "GIT_CONFIG_GLOBAL"
-            | "GIT_CONFIG_SYSTEM" | "GIT_CONFIG_NOSYSTEM" | "GIT_PROXY_COMMAND"
+        "GIT_ASKPASS"
+            | "GIT_SSH"
+            | "GIT_SSH_COMMAND"
+            | "GIT_SSH_VARIANT"
+            | "GIT_CONFIG_GLOBAL"
+            | "GIT_CONFIG_SYSTEM"
+            | "GIT_CONFIG_NOSYSTEM"
+            | "GIT_PROXY_COMMAND"
     ) || key.starts_with("GIT_SSL_")
         || key.starts_with("GIT_HTTP_")
 }
@@ -253,7 +264,11 @@ fn collect(
     }
 }
 
-fn pump(mut pipe: impl Read + Send + 'static, to: mpsc::SyncSender<Piece>, wrap: fn(Vec<u8>) -> Piece) {
+fn pump(
+    mut pipe: impl Read + Send + 'static,
+    to: mpsc::SyncSender<Piece>,
+    wrap: fn(Vec<u8>) -> Piece,
+) {
     thread::spawn(move || {
         let mut total = 0;
         let mut buffer = [0; 16 * 1024];
@@ -300,8 +315,10 @@ fn wait(child: &mut Child, deadline: Instant) -> PortResult<ExitStatus> {
                 return Err(late());
             }
             Err(cause) => {
-                return Err(PortError::new(ErrorKind::Transient, "git could not be waited for")
-                    .because(cause));
+                return Err(
+                    PortError::new(ErrorKind::Transient, "git could not be waited for")
+                        .because(cause),
+                );
             }
         }
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -320,8 +337,11 @@ fn end(child: &mut Child) {
 }
 
 fn late() -> PortError {
-    PortError::new(ErrorKind::Transient, "git did not finish before its deadline")
-        .hint("check the network and the load of this machine; it is tried again")
+    PortError::new(
+        ErrorKind::Transient,
+        "git did not finish before its deadline",
+    )
+    .hint("check the network and the load of this machine; it is tried again")
 }
 
 fn clean(stderr: &[u8]) -> String {

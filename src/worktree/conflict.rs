@@ -42,9 +42,17 @@ fn one(repository: &Repository, conflict: &IndexConflict) -> ConflictFile {
     });
     let hunks = match (&conflict.our, &conflict.their) {
         (Some(our), Some(their)) => text(repository, conflict.ancestor.as_ref(), our, their)
-            .unwrap_or_else(|| "both sides changed it, and it is not text that can be shown".to_owned()),
-        (Some(_), None) => "changed on the target branch (ours), deleted or renamed by the merged commit (theirs)".to_owned(),
-        (None, Some(_)) => "deleted or renamed on the target branch (ours), changed by the merged commit (theirs)".to_owned(),
+            .unwrap_or_else(|| {
+                "both sides changed it, and it is not text that can be shown".to_owned()
+            }),
+        (Some(_), None) => {
+            "changed on the target branch (ours), deleted or renamed by the merged commit (theirs)"
+                .to_owned()
+        }
+        (None, Some(_)) => {
+            "deleted or renamed on the target branch (ours), changed by the merged commit (theirs)"
+                .to_owned()
+        }
         (None, None) => "renamed differently on both sides".to_owned(),
     };
     ConflictFile { path, hunks }
@@ -65,13 +73,20 @@ fn text(
         None => Vec::new(),
     };
     let (ours, theirs) = (read(our)?, read(their)?);
-    let mut inputs = [MergeFileInput::new(), MergeFileInput::new(), MergeFileInput::new()];
+    let mut inputs = [
+        MergeFileInput::new(),
+        MergeFileInput::new(),
+        MergeFileInput::new(),
+    ];
     let [base_input, our_input, their_input] = &mut inputs;
     base_input.content(&base);
     our_input.content(&ours);
     their_input.content(&theirs);
     let mut options = MergeFileOptions::new();
-    options.our_label("ours").their_label("theirs").style_standard(true);
+    options
+        .our_label("ours")
+        .their_label("theirs")
+        .style_standard(true);
     let merged = git2::merge_file(base_input, our_input, their_input, Some(&mut options)).ok()?;
     let found = hunks(&String::from_utf8_lossy(merged.content()));
     // Equal text but, for example, different modes.
@@ -87,11 +102,11 @@ fn hunks(merged: &str) -> String {
     for (number, line) in lines.iter().enumerate() {
         if line.starts_with("<<<<<<< ") {
             start = Some(number);
-        } else if line.starts_with(">>>>>>> ") {
-            if let Some(first) = start.take() {
-                let end = (number + AROUND + 1).min(lines.len());
-                keep[first.saturating_sub(AROUND)..end].fill(true);
-            }
+        } else if line.starts_with(">>>>>>> ")
+            && let Some(first) = start.take()
+        {
+            let end = (number + AROUND + 1).min(lines.len());
+            keep[first.saturating_sub(AROUND)..end].fill(true);
         }
     }
     let mut out = String::new();
@@ -102,7 +117,9 @@ fn hunks(merged: &str) -> String {
             continue;
         }
         if gap {
-            out.push_str(&format!("@@ line {} @@\n", number + 1));
+            out.push_str("@@ line ");
+            out.push_str(&(number + 1).to_string());
+            out.push_str(" @@\n");
             gap = false;
         }
         if out.len() + line.len() > MAX_TEXT {
@@ -131,7 +148,11 @@ mod tests {
     #[test]
     fn a_huge_conflict_is_cut() {
         let body = "x".repeat(100) + "\n";
-        let text = format!("<<<<<<< ours\n{}=======\n{}>>>>>>> theirs\n", body.repeat(200), body);
+        let text = format!(
+            "<<<<<<< ours\n{}=======\n{}>>>>>>> theirs\n",
+            body.repeat(200),
+            body
+        );
         let shown = hunks(&text);
         assert!(shown.len() < MAX_TEXT + 200);
         assert!(shown.contains("not shown"));

@@ -23,7 +23,10 @@ pub(super) fn start(target: &Path) -> PortResult<Making> {
         .canonicalize()
         .map_err(|cause| failed("open", parent, cause))?;
     let name = target.file_name().ok_or_else(|| {
-        PortError::new(ErrorKind::Refused, format!("{} has no name", target.display()))
+        PortError::new(
+            ErrorKind::Refused,
+            format!("{} has no name", target.display()),
+        )
     })?;
     let target = parent.join(name);
     let beside = |end: &str| {

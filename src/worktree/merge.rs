@@ -5,11 +5,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use git2::{ErrorCode, Index, IndexEntry, IndexTime, MergeOptions, ObjectType, Oid, Repository, Signature, Tree};
+use git2::{
+    ErrorCode, Index, IndexEntry, IndexTime, MergeOptions, ObjectType, Oid, Repository, Signature,
+    Tree,
+};
 
 use super::conflict::{self, ConflictFile};
-use super::read::{commit, regular_file};
-use super::store::{GitStore, broken, commit_id, head_name, oid, remote_name};
+use super::read::{commit, descends, regular_file};
+use super::store::{GitStore, broken, commit_id, find, head_name, oid, remote_name};
 use crate::model::CommitId;
 use crate::ports::{ErrorKind, PortError, PortResult};
 
@@ -20,11 +23,18 @@ const MAX_TRIES: u32 = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MergeOutcome {
     /// `commit` is the new tip of the branch, `old` the one before.
-    Merged { commit: CommitId, old: CommitId },
-    FastForwarded { commit: CommitId },
+    Merged {
+        commit: CommitId,
+        old: CommitId,
+    },
+    FastForwarded {
+        commit: CommitId,
+    },
     UpToDate,
     /// Nothing moved.
-    Conflict { files: Vec<ConflictFile> },
+    Conflict {
+        files: Vec<ConflictFile>,
+    },
 }
 
 type Rewrite<'a> = dyn Fn(Option<&[u8]>) -> Option<Vec<u8>> + Send + Sync + 'a;
@@ -45,7 +55,10 @@ impl<'a> FileEdit<'a> {
         path: impl Into<String>,
         rewrite: impl Fn(Option<&[u8]>) -> Option<Vec<u8>> + Send + Sync + 'a,
     ) -> Self {
-        Self { path: path.into(), rewrite: Box::new(rewrite) }
+        Self {
+            path: path.into(),
+            rewrite: Box::new(rewrite),
+        }
     }
 
     /// These bytes, whatever the merge left there.
@@ -77,7 +90,7 @@ impl GitStore {
     ) -> PortResult<MergeOutcome> {
         let theirs = oid(commit)?;
         self.move_branch(message, |repository, tip| {
-            if tip == theirs || self.descends(repository, tip, theirs)? {
+            if tip == theirs || descends(repository, tip, theirs)? {
                 return self.edit_only(repository, tip, message, edits);
             }
             self.combine(repository, tip, theirs, message, edits)
@@ -89,15 +102,19 @@ impl GitStore {
     pub fn integrate_remote(&self) -> PortResult<MergeOutcome> {
         let message = format!("Merge branch '{}' of the remote", self.branch);
         self.move_branch(&message, |repository, tip| {
-            let remote = self
-                .find(repository, &remote_name(&self.branch))?
+            let remote = find(repository, &remote_name(&self.branch))?
                 .ok_or_else(|| PortError::new(ErrorKind::NotFound, "nothing was fetched yet"))?;
-            if tip == remote || self.descends(repository, tip, remote)? {
+            if tip == remote || descends(repository, tip, remote)? {
                 return Ok(Attempt::Done(MergeOutcome::UpToDate));
             }
-            if self.descends(repository, remote, tip)? {
-                let outcome = MergeOutcome::FastForwarded { commit: commit_id(remote) };
-                return Ok(Attempt::Move { to: remote, outcome });
+            if descends(repository, remote, tip)? {
+                let outcome = MergeOutcome::FastForwarded {
+                    commit: commit_id(remote),
+                };
+                return Ok(Attempt::Move {
+                    to: remote,
+                    outcome,
+                });
             }
             self.combine(repository, tip, remote, &message, &[])
         })
@@ -112,8 +129,11 @@ impl GitStore {
         let repository = self.repository()?;
         let head = head_name(&self.branch);
         for tried in 0..MAX_TRIES {
-            let tip = self.find(&repository, &head)?.ok_or_else(|| {
-                PortError::new(ErrorKind::Broken, format!("the store has no branch {:?}", self.branch))
+            let tip = find(&repository, &head)?.ok_or_else(|| {
+                PortError::new(
+                    ErrorKind::Broken,
+                    format!("the store has no branch {:?}", self.branch),
+                )
             })?;
             let (to, outcome) = match attempt(&repository, tip)? {
                 Attempt::Done(outcome) => return Ok(outcome),
@@ -196,9 +216,12 @@ impl GitStore {
         parents: &[Oid],
     ) -> PortResult<Attempt> {
         let by = Signature::now(&self.identity.name, &self.identity.email).map_err(|cause| {
-            PortError::new(ErrorKind::Refused, "the configured git identity is not usable")
-                .hint("set a name and an e-mail address without `<`, `>` or line breaks")
-                .because(cause)
+            PortError::new(
+                ErrorKind::Refused,
+                "the configured git identity is not usable",
+            )
+            .hint("set a name and an e-mail address without `<`, `>` or line breaks")
+            .because(cause)
         })?;
         let parents: Vec<_> = parents
             .iter()
@@ -208,14 +231,22 @@ impl GitStore {
         let new = repository
             .commit(None, &by, &by, message, tree, &borrowed)
             .map_err(|cause| broken("could not write the merge commit", cause))?;
-        let old = parents.first().map_or_else(|| Oid::ZERO_SHA1, git2::Commit::id);
-        let outcome = MergeOutcome::Merged { commit: commit_id(new), old: commit_id(old) };
+        let old = parents
+            .first()
+            .map_or_else(|| Oid::ZERO_SHA1, git2::Commit::id);
+        let outcome = MergeOutcome::Merged {
+            commit: commit_id(new),
+            old: commit_id(old),
+        };
         Ok(Attempt::Move { to: new, outcome })
     }
 }
 
 fn lost_race(cause: &git2::Error) -> bool {
-    matches!(cause.code(), ErrorCode::Modified | ErrorCode::Locked | ErrorCode::NotFound)
+    matches!(
+        cause.code(),
+        ErrorCode::Modified | ErrorCode::Locked | ErrorCode::NotFound
+    )
 }
 
 fn write_tree<'r>(repository: &'r Repository, index: &mut Index) -> PortResult<Tree<'r>> {
@@ -257,6 +288,12 @@ fn with_file<'r>(
     content: &[u8],
     mode: i32,
 ) -> PortResult<Tree<'r>> {
+    if !is_plain(path) {
+        return Err(PortError::new(
+            ErrorKind::Refused,
+            format!("{path:?} is not a path of a file in the repository"),
+        ));
+    }
     if blocked(tree, path) {
         return Err(PortError::new(
             ErrorKind::Refused,
@@ -285,11 +322,20 @@ fn with_file<'r>(
     index
         .read_tree(tree)
         .map_err(|cause| broken("could not read the merged tree", cause))?;
-    index.add(&entry).map_err(|cause| {
-        PortError::new(ErrorKind::Refused, format!("git does not accept the path {path:?}"))
-            .because(cause)
-    })?;
+    index
+        .add(&entry)
+        .map_err(|cause| broken(&format!("could not put {path} into the tree"), cause))?;
     write_tree(repository, &mut index)
+}
+
+/// Relative, without empty, `.`, `..` and git's own names. libgit2 checks this only for an index
+/// that belongs to a repository.
+fn is_plain(path: &str) -> bool {
+    let own = |name: &str| name.eq_ignore_ascii_case(".git") || name.eq_ignore_ascii_case("git~1");
+    !path.contains(['\0', '\\'])
+        && path
+            .split('/')
+            .all(|name| !matches!(name, "" | "." | "..") && !own(name))
 }
 
 /// Whether `path` is a directory in the tree, or lies below something that is none. libgit2 would

@@ -1,20 +1,25 @@
 //! Pushing what was merged. Never with force: the refspec has no `+`, and no option adds one.
 
 use super::command::{Git, last_lines};
+use super::read::descends;
 use super::remote::EXCHANGE_DEADLINE;
-use super::store::{GitStore, commit_id, head_name, oid, remote_name};
+use super::store::{GitStore, commit_id, find, head_name, oid, remote_name};
 use crate::model::CommitId;
 use crate::ports::{ErrorKind, PortError, PortResult};
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PushOutcome {
-    Pushed { commit: CommitId },
+    Pushed {
+        commit: CommitId,
+    },
     UpToDate,
     /// The remote has commits we have not merged: integrate them, then push again.
     Moved,
     /// The remote said no and will again: no permission, a protected branch, a hook.
-    Denied { reason: String },
+    Denied {
+        reason: String,
+    },
 }
 
 impl GitStore {
@@ -26,18 +31,31 @@ impl GitStore {
         let remote = oid(&self.fetch_in_turn(&|_| {}, EXCHANGE_DEADLINE)?.remote_head)?;
         let repository = self.repository()?;
         let head = head_name(&self.branch);
-        let tip = self.find(&repository, &head)?.ok_or_else(|| {
-            PortError::new(ErrorKind::Broken, format!("the store has no branch {:?}", self.branch))
+        let tip = find(&repository, &head)?.ok_or_else(|| {
+            PortError::new(
+                ErrorKind::Broken,
+                format!("the store has no branch {:?}", self.branch),
+            )
         })?;
-        if tip == remote || self.descends(&repository, remote, tip)? {
-            return Ok(if tip == remote { PushOutcome::UpToDate } else { PushOutcome::Moved });
+        if tip == remote || descends(&repository, remote, tip)? {
+            return Ok(if tip == remote {
+                PushOutcome::UpToDate
+            } else {
+                PushOutcome::Moved
+            });
         }
-        if !self.descends(&repository, tip, remote)? {
+        if !descends(&repository, tip, remote)? {
             return Ok(PushOutcome::Moved);
         }
         let output = Git::network(&self.path)
             .deadline(EXCHANGE_DEADLINE)
-            .args(["push", "--porcelain", "--no-verify", "--no-follow-tags", "--"])
+            .args([
+                "push",
+                "--porcelain",
+                "--no-verify",
+                "--no-follow-tags",
+                "--",
+            ])
             .arg(&self.remote_url)
             .arg(format!("{tip}:{head}"))
             .output()?;
@@ -46,7 +64,9 @@ impl GitStore {
                 repository
                     .reference(&remote_name(&self.branch), tip, true, "push")
                     .map_err(|cause| super::store::broken("could not note the push", cause))?;
-                Ok(PushOutcome::Pushed { commit: commit_id(tip) })
+                Ok(PushOutcome::Pushed {
+                    commit: commit_id(tip),
+                })
             }
             Some(Verdict::Moved) => Ok(PushOutcome::Moved),
             Some(Verdict::Denied(reason)) => Ok(PushOutcome::Denied {
@@ -55,7 +75,9 @@ impl GitStore {
             _ => {
                 let error = self.network_error("push to", &output);
                 if error.kind == ErrorKind::Refused {
-                    return Ok(PushOutcome::Denied { reason: error.message });
+                    return Ok(PushOutcome::Denied {
+                        reason: error.message,
+                    });
                 }
                 Err(error)
             }
@@ -101,7 +123,14 @@ fn verdict(porcelain: &str, reference: &str) -> Option<Verdict> {
         .split_once('(')
         .map_or(summary, |(_, rest)| rest.trim_end_matches(')'));
     // The remote moved between our fetch and our push, seen by us or by its own compare-and-set.
-    let moved = ["fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref", "stale info", "failed to lock"];
+    let moved = [
+        "fetch first",
+        "non-fast-forward",
+        "cannot lock ref",
+        "failed to update ref",
+        "stale info",
+        "failed to lock",
+    ];
     if moved.iter().any(|piece| reason.contains(piece)) {
         return Some(Verdict::Moved);
     }
@@ -129,16 +158,31 @@ mod tests {
     fn rejections_are_told_apart() {
         assert_eq!(word("[rejected] (fetch first)"), "moved");
         assert_eq!(word("[rejected] (non-fast-forward)"), "moved");
-        assert_eq!(word("[remote rejected] (cannot lock ref 'refs/heads/main': is at x)"), "moved");
-        assert_eq!(word("[remote rejected] (pre-receive hook declined)"), "denied");
-        assert_eq!(word("[remote rejected] (protected branch hook declined)"), "denied");
-        assert_eq!(word("[remote failure] (remote failed to report status)"), "unknown");
+        assert_eq!(
+            word("[remote rejected] (cannot lock ref 'refs/heads/main': is at x)"),
+            "moved"
+        );
+        assert_eq!(
+            word("[remote rejected] (pre-receive hook declined)"),
+            "denied"
+        );
+        assert_eq!(
+            word("[remote rejected] (protected branch hook declined)"),
+            "denied"
+        );
+        assert_eq!(
+            word("[remote failure] (remote failed to report status)"),
+            "unknown"
+        );
     }
 
     #[test]
     fn a_taken_push_is_recognised() {
         let text = "To /r\n \tabc:refs/heads/main\t1..2\nDone\n";
-        assert!(matches!(verdict(text, "refs/heads/main"), Some(Verdict::Taken)));
+        assert!(matches!(
+            verdict(text, "refs/heads/main"),
+            Some(Verdict::Taken)
+        ));
         assert!(verdict("To /r\n", "refs/heads/main").is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use git2::{Commit, ObjectType, Oid, Repository, Tree};
 
-use super::store::{GitStore, agent_prefix, broken, commit_id, head_name, oid, remote_name};
+use super::store::{GitStore, agent_prefix, broken, commit_id, find, head_name, oid, remote_name};
 use crate::model::{AgentId, CommitId};
 use crate::ports::{ErrorKind, PortError, PortResult};
 
@@ -26,14 +26,14 @@ impl GitStore {
     pub fn worker_head(&self, agent: &AgentId) -> PortResult<Option<CommitId>> {
         let repository = self.repository()?;
         let name = format!("{}/head", agent_prefix(agent)?);
-        Ok(self.find(&repository, &name)?.map(commit_id))
+        Ok(find(&repository, &name)?.map(commit_id))
     }
 
     fn required(&self, name: &str) -> PortResult<CommitId> {
         let repository = self.repository()?;
-        self.find(&repository, name)?.map(commit_id).ok_or_else(|| {
-            PortError::new(ErrorKind::NotFound, format!("the store has no {name}"))
-        })
+        find(&repository, name)?
+            .map(commit_id)
+            .ok_or_else(|| PortError::new(ErrorKind::NotFound, format!("the store has no {name}")))
     }
 
     /// The file's bytes in that commit; `None` if there is no regular file of that path.
@@ -56,7 +56,10 @@ impl GitStore {
         if size > max_bytes {
             return Err(PortError::new(
                 ErrorKind::Refused,
-                format!("{path} in {} has {size} bytes, more than {max_bytes}", commit.short()),
+                format!(
+                    "{path} in {} has {size} bytes, more than {max_bytes}",
+                    commit.short()
+                ),
             ));
         }
         let blob = repository
@@ -103,24 +106,23 @@ impl GitStore {
     pub fn is_ancestor(&self, ancestor: &CommitId, descendant: &CommitId) -> PortResult<bool> {
         let (ancestor, descendant) = (oid(ancestor)?, oid(descendant)?);
         let repository = self.repository()?;
-        Ok(ancestor == descendant || self.descends(&repository, descendant, ancestor)?)
+        Ok(ancestor == descendant || descends(&repository, descendant, ancestor)?)
     }
 
     /// Whether the store has the commit. Everything in it came through a checked fetch or import.
     pub fn contains(&self, commit: &CommitId) -> PortResult<bool> {
         Ok(self.repository()?.find_commit(oid(commit)?).is_ok())
     }
+}
 
-    pub(super) fn descends(
-        &self,
-        repository: &Repository,
-        descendant: Oid,
-        ancestor: Oid,
-    ) -> PortResult<bool> {
-        repository
-            .graph_descendant_of(descendant, ancestor)
-            .map_err(|cause| broken("could not compare commits", cause))
-    }
+pub(super) fn descends(
+    repository: &Repository,
+    descendant: Oid,
+    ancestor: Oid,
+) -> PortResult<bool> {
+    repository
+        .graph_descendant_of(descendant, ancestor)
+        .map_err(|cause| broken("could not compare commits", cause))
 }
 
 pub(super) fn commit(repository: &Repository, id: Oid) -> PortResult<Commit<'_>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use git2::Repository;
 
 use super::command::{Git, Output, last_lines};
-use super::store::{GitStore, broken, commit_id, head_name, remote_name};
+use super::store::{GitStore, broken, commit_id, find, head_name, remote_name};
 use crate::model::CommitId;
 use crate::ports::{ErrorKind, PortError, PortResult};
 
@@ -63,7 +63,7 @@ impl GitStore {
             .refname_to_id(incoming)
             .map_err(|cause| broken("git fetched nothing", cause))?;
         let name = remote_name(&self.branch);
-        let old = self.find(repository, &name)?;
+        let old = find(repository, &name)?;
         if let Some(old) = old.filter(|old| *old != new) {
             let kept = repository
                 .graph_descendant_of(new, old)
@@ -127,7 +127,11 @@ impl GitStore {
         )
         .hint(format!(
             "its {} of {} branches: {}",
-            if nearest.len() == branches.len() { "names" } else { "nearest names" },
+            if nearest.len() == branches.len() {
+                "names"
+            } else {
+                "nearest names"
+            },
             branches.len(),
             nearest.join(", ")
         ))
@@ -140,7 +144,11 @@ impl GitStore {
         let (kind, hint) = classify(&said);
         PortError::new(
             kind,
-            format!("could not {doing} {}: {}", self.shown_url(), last_lines(&said)),
+            format!(
+                "could not {doing} {}: {}",
+                self.shown_url(),
+                last_lines(&said)
+            ),
         )
         .hint(hint)
     }
@@ -152,10 +160,10 @@ impl GitStore {
 
     pub(super) fn redact(&self, text: &str) -> String {
         let mut clean = text.replace(&self.remote_url, &self.shown_url());
-        if let Some((_, password)) = userinfo(&self.remote_url).and_then(|u| u.split_once(':')) {
-            if !password.is_empty() {
-                clean = clean.replace(password, "***");
-            }
+        if let Some((_, password)) = userinfo(&self.remote_url).and_then(|u| u.split_once(':'))
+            && !password.is_empty()
+        {
+            clean = clean.replace(password, "***");
         }
         clean
     }
@@ -200,7 +208,11 @@ fn nearest<'a>(wanted: &str, branches: &[&'a str]) -> Vec<&'a str> {
         .map(|name| (strsim::damerau_levenshtein(wanted, name), *name))
         .collect();
     scored.sort_unstable();
-    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+    scored
+        .into_iter()
+        .take(SUGGESTIONS)
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Pieces of what git 2.30 to 2.50, curl and OpenSSH say in the C locale.
@@ -265,7 +277,10 @@ fn classify(said: &str) -> (ErrorKind, &'static str) {
             "check the repository URL; a private repository may also answer so without credentials",
         )
     } else {
-        (ErrorKind::Transient, "it is tried again; if it stays, try `git ls-remote <url>` by hand")
+        (
+            ErrorKind::Transient,
+            "it is tried again; if it stays, try `git ls-remote <url>` by hand",
+        )
     }
 }
 
@@ -276,13 +291,34 @@ mod tests {
     #[test]
     fn failures_are_told_apart() {
         let table = [
-            ("fatal: '/nope' does not appear to be a git repository", ErrorKind::NotFound),
-            ("remote: Repository not found.\nfatal: repository 'https://x/y/' not found", ErrorKind::NotFound),
-            ("fatal: could not read Username for 'https://x': terminal prompts disabled", ErrorKind::Refused),
-            ("git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.", ErrorKind::Refused),
-            ("fatal: unable to access 'https://x/': Could not resolve host: x", ErrorKind::Transient),
-            ("fatal: unable to access 'https://x/': The requested URL returned error: 503", ErrorKind::Transient),
-            ("fatal: couldn't find remote ref refs/heads/gone", ErrorKind::NotFound),
+            (
+                "fatal: '/nope' does not appear to be a git repository",
+                ErrorKind::NotFound,
+            ),
+            (
+                "remote: Repository not found.\nfatal: repository 'https://x/y/' not found",
+                ErrorKind::NotFound,
+            ),
+            (
+                "fatal: could not read Username for 'https://x': terminal prompts disabled",
+                ErrorKind::Refused,
+            ),
+            (
+                "git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.",
+                ErrorKind::Refused,
+            ),
+            (
+                "fatal: unable to access 'https://x/': Could not resolve host: x",
+                ErrorKind::Transient,
+            ),
+            (
+                "fatal: unable to access 'https://x/': The requested URL returned error: 503",
+                ErrorKind::Transient,
+            ),
+            (
+                "fatal: couldn't find remote ref refs/heads/gone",
+                ErrorKind::NotFound,
+            ),
             ("fatal: something nobody has seen", ErrorKind::Transient),
         ];
         for (said, kind) in table {
@@ -292,7 +328,10 @@ mod tests {
 
     #[test]
     fn a_password_in_the_url_is_never_shown() {
-        assert_eq!(without_userinfo("https://me:secret@host/x.git"), "https://host/x.git");
+        assert_eq!(
+            without_userinfo("https://me:secret@host/x.git"),
+            "https://host/x.git"
+        );
         assert_eq!(without_userinfo("git@host:x.git"), "git@host:x.git");
         assert_eq!(without_userinfo("https://host/a@b"), "https://host/a@b");
     }

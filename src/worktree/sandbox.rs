@@ -29,19 +29,40 @@ pub fn export(
     let head = head.map_or("HEAD", CommitId::as_str);
     let mut arguments = vec![head];
     arguments.extend(known.iter().map(CommitId::as_str));
-    script(EXPORT, "export-work", &arguments, workspace, max_bytes, Duration::from_secs(300))
+    script(
+        EXPORT,
+        "export-work",
+        &arguments,
+        workspace,
+        max_bytes,
+        Duration::from_secs(300),
+    )
 }
 
 /// Prints the state of the checkout, for [`parse_inspect`].
 pub fn inspect(workspace: &str) -> ExecSpec {
-    script(INSPECT, "inspect-work", &[], workspace, MAX_STATUS, Duration::from_secs(60))
+    script(
+        INSPECT,
+        "inspect-work",
+        &[],
+        workspace,
+        MAX_STATUS,
+        Duration::from_secs(60),
+    )
 }
 
 /// Brings the checkout up to `target`, and its `origin/<branch>` with it, touching no uncommitted
 /// or untracked work; for [`parse_bring_up_to`].
 pub fn bring_up_to(workspace: &str, target: &CommitId, branch: &str) -> ExecSpec {
     let arguments = [target.as_str(), branch];
-    script(BRING_UP_TO, "bring-up-to", &arguments, workspace, 64 * 1024, Duration::from_secs(120))
+    script(
+        BRING_UP_TO,
+        "bring-up-to",
+        &arguments,
+        workspace,
+        64 * 1024,
+        Duration::from_secs(120),
+    )
 }
 
 fn script(
@@ -52,7 +73,12 @@ fn script(
     max_output_bytes: usize,
     deadline: Duration,
 ) -> ExecSpec {
-    let mut command = vec!["sh".to_owned(), "-c".to_owned(), text.to_owned(), name.to_owned()];
+    let mut command = vec![
+        "sh".to_owned(),
+        "-c".to_owned(),
+        text.to_owned(),
+        name.to_owned(),
+    ];
     command.extend(arguments.iter().map(|&argument| argument.to_owned()));
     // The container's user owns the checkout in the ordinary case; this covers mapped users.
     let environment = [
@@ -78,7 +104,11 @@ pub fn checked(what: &str, output: ExecOutput) -> PortResult<Vec<u8>> {
     if output.exit_code == 0 {
         return Ok(output.stdout);
     }
-    let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+    let said: String = String::from_utf8_lossy(&output.stderr)
+        .trim()
+        .chars()
+        .take(500)
+        .collect();
     Err(PortError::new(
         ErrorKind::Broken,
         format!("{what} ended with status {}: {said}", output.exit_code),
@@ -112,14 +142,19 @@ impl TreeState {
 /// Reads what [`inspect`] printed: `operation <name>`, then `git status --porcelain=v2 -z --branch`.
 pub fn parse_inspect(output: &[u8]) -> PortResult<TreeState> {
     let unreadable = || PortError::new(ErrorKind::Broken, "the checkout's state could not be read");
-    let line_end = output.iter().position(|&byte| byte == b'\n').ok_or_else(unreadable)?;
+    let line_end = output
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .ok_or_else(unreadable)?;
     let (first, rest) = output.split_at(line_end);
     let operation = first.strip_prefix(b"operation ").ok_or_else(unreadable)?;
     let mut state = TreeState {
         operation: (operation != b"-").then(|| bounded(operation)),
         ..TreeState::default()
     };
-    let mut entries = rest[1..].split(|&byte| byte == 0).filter(|entry| !entry.is_empty());
+    let mut entries = rest[1..]
+        .split(|&byte| byte == 0)
+        .filter(|entry| !entry.is_empty());
     while let Some(entry) = entries.next() {
         take_entry(&mut state, entry, &mut entries).ok_or_else(unreadable)?;
     }
@@ -168,7 +203,10 @@ fn bounded(text: &[u8]) -> String {
 }
 
 fn is_commit_id(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == 40
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// What became of bringing a checkout up to a commit.
@@ -213,7 +251,13 @@ pub fn parse_bring_up_to(output: &[u8]) -> PortResult<(BroughtUp, Option<CommitI
             ));
         }
     };
-    Ok((outcome, words.next().filter(|id| is_commit_id(id)).map(CommitId::new)))
+    Ok((
+        outcome,
+        words
+            .next()
+            .filter(|id| is_commit_id(id))
+            .map(CommitId::new),
+    ))
 }
 
 #[cfg(test)]
@@ -234,7 +278,10 @@ mod tests {
         assert_eq!(state.head, Some(CommitId::new(ID)));
         assert_eq!(state.branch.as_deref(), Some("worker-1"));
         assert_eq!(state.dirty, ["a file.txt", "new.txt", "both.txt"]);
-        assert_eq!((state.untracked, state.operation.as_deref()), (2, Some("merge")));
+        assert_eq!(
+            (state.untracked, state.operation.as_deref()),
+            (2, Some("merge"))
+        );
         assert!(!state.is_clean());
     }
 
@@ -249,7 +296,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_and_nothing_panics() {
-        for text in [&b""[..], b"operation", b"operation -\nz\0", b"operation -\n1 x\0", b"\xff\n\0"] {
+        for text in [
+            &b""[..],
+            b"operation",
+            b"operation -\nz\0",
+            b"operation -\n1 x\0",
+            b"\xff\n\0",
+        ] {
             assert!(parse_inspect(text).is_err(), "{text:?}");
         }
         assert!(parse_bring_up_to(b"").is_err());
@@ -259,7 +312,13 @@ mod tests {
     #[test]
     fn an_outcome_is_read() {
         let (outcome, head) = parse_bring_up_to(format!("forwarded {ID}\n").as_bytes()).unwrap();
-        assert_eq!((outcome, head), (BroughtUp::Forwarded, Some(CommitId::new(ID))));
-        assert_eq!(parse_bring_up_to(b"busy -\n").unwrap(), (BroughtUp::Busy, None));
+        assert_eq!(
+            (outcome, head),
+            (BroughtUp::Forwarded, Some(CommitId::new(ID)))
+        );
+        assert_eq!(
+            parse_bring_up_to(b"busy -\n").unwrap(),
+            (BroughtUp::Busy, None)
+        );
     }
 }

@@ -11,15 +11,14 @@ use crate::model::{AgentId, CommitId};
 use crate::ports::{ErrorKind, PortError, PortResult};
 
 /// Written into a new store. Nothing is ever pruned, every move of a reference is logged for ever,
-/// objects are readable for the agents' containers whatever the umask, and written through.
-const STORE_CONFIG: [(&str, &str); 9] = [
+/// and what is written is written through to the disk.
+const STORE_CONFIG: [(&str, &str); 8] = [
     ("gc.auto", "0"),
     ("gc.pruneExpire", "never"),
     ("gc.reflogExpire", "never"),
     ("gc.reflogExpireUnreachable", "never"),
     ("maintenance.auto", "false"),
     ("core.logAllRefUpdates", "always"),
-    ("core.sharedRepository", "0644"),
     ("core.fsync", "all"),
     // libgit2 (1.9) reads only this older name.
     ("core.fsyncObjectFiles", "true"),
@@ -85,8 +84,7 @@ impl GitStore {
             store.complete(progress)?;
             return Ok(store);
         }
-        let made = init(&making.path)
-            .and_then(|()| store(making.path.clone()).complete(progress));
+        let made = init(&making.path).and_then(|()| store(making.path.clone()).complete(progress));
         match made {
             Ok(()) => Ok(store(making.finish()?)),
             Err(error) => {
@@ -100,13 +98,18 @@ impl GitStore {
     /// configuration) and lets our own tip start where the remote is.
     fn complete(&self, progress: &dyn Fn(&str)) -> PortResult<()> {
         let repository = self.repository()?;
-        if self.find(&repository, &head_name(&self.branch))?.is_some() {
+        if find(&repository, &head_name(&self.branch))?.is_some() {
             return Ok(());
         }
         let remote_head = self.fetch_first(progress)?;
         let head = head_name(&self.branch);
         repository
-            .reference(&head, oid(&remote_head)?, false, "start where the remote is")
+            .reference(
+                &head,
+                oid(&remote_head)?,
+                false,
+                "start where the remote is",
+            )
             .map_err(|cause| broken("could not create the branch in the store", cause))?;
         repository
             .set_head(&head)
@@ -137,19 +140,14 @@ impl GitStore {
         Repository::open_ext(&self.path, flags, std::iter::empty::<&Path>()).map_err(|cause| {
             PortError::new(
                 ErrorKind::Broken,
-                format!("{} is not a git store that can be opened", self.path.display()),
+                format!(
+                    "{} is not a git store that can be opened",
+                    self.path.display()
+                ),
             )
             .hint("move it away and start again: it is cloned anew, and nothing in it is deleted")
             .because(cause)
         })
-    }
-
-    pub(super) fn find(&self, repository: &Repository, name: &str) -> PortResult<Option<Oid>> {
-        match repository.refname_to_id(name) {
-            Ok(id) => Ok(Some(id)),
-            Err(cause) if cause.code() == ErrorCode::NotFound => Ok(None),
-            Err(cause) => Err(broken(&format!("could not read {name}"), cause)),
-        }
     }
 
     /// Makes loose objects that libgit2 wrote under a strict umask readable for the containers;
@@ -159,7 +157,10 @@ impl GitStore {
         let objects = self.objects_directory();
         let text = newest.to_string();
         let file = objects.join(&text[..2]).join(&text[2..]);
-        let mode = |path: &Path| path.symlink_metadata().map_or(0o555, |m| m.permissions().mode());
+        let mode = |path: &Path| {
+            path.symlink_metadata()
+                .map_or(0o555, |m| m.permissions().mode())
+        };
         if mode(&file) & 0o004 != 0 && file.parent().is_none_or(|p| mode(p) & 0o001 != 0) {
             return Ok(());
         }
@@ -187,7 +188,15 @@ fn read_directory(path: &Path) -> PortResult<Vec<PathBuf>> {
 
 fn init(path: &Path) -> PortResult<()> {
     Git::bare_of_repository()
-        .args(["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"])
+        .args([
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            "--object-format=sha1",
+        ])
+        // Objects readable for the agents' containers whatever the umask.
+        .args(["--shared=0644", "--"])
         .arg(path)
         .run("git init of the store")?;
     let mut config = git2::Config::open(&path.join("config"))
@@ -198,6 +207,14 @@ fn init(path: &Path) -> PortResult<()> {
             .map_err(|cause| broken("could not configure the store", cause))?;
     }
     Ok(())
+}
+
+pub(super) fn find(repository: &Repository, name: &str) -> PortResult<Option<Oid>> {
+    match repository.refname_to_id(name) {
+        Ok(id) => Ok(Some(id)),
+        Err(cause) if cause.code() == ErrorCode::NotFound => Ok(None),
+        Err(cause) => Err(broken(&format!("could not read {name}"), cause)),
+    }
 }
 
 pub(super) fn head_name(branch: &str) -> String {
@@ -228,10 +245,10 @@ pub(super) fn check_name(reference: &str, what: &str, name: &str) -> PortResult<
 /// A full object id; short ones and names are refused.
 pub(super) fn oid(commit: &CommitId) -> PortResult<Oid> {
     let text = commit.as_str();
-    if text.len() == 40 {
-        if let Ok(id) = Oid::from_str(text) {
-            return Ok(id);
-        }
+    if text.len() == 40
+        && let Ok(id) = Oid::from_str(text)
+    {
+        return Ok(id);
     }
     Err(PortError::new(
         ErrorKind::Refused,
@@ -251,4 +268,43 @@ pub(super) fn broken(what: &str, cause: git2::Error) -> PortError {
         _ => ErrorKind::Broken,
     };
     PortError::new(kind, what).because(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn objects_written_under_a_strict_umask_are_shared() {
+        let place = tempfile::tempdir().unwrap();
+        let remote = Repository::init_bare(place.path().join("remote.git")).unwrap();
+        let by = git2::Signature::now("A", "a@example.com").unwrap();
+        let tree = remote.treebuilder(None).unwrap().write().unwrap();
+        let tree = remote.find_tree(tree).unwrap();
+        let id = remote
+            .commit(Some("refs/heads/main"), &by, &by, "first", &tree, &[])
+            .unwrap();
+        let identity = Identity {
+            name: "A".to_owned(),
+            email: "a@example.com".to_owned(),
+        };
+        let path = place.path().join("store.git");
+        let url = remote.path().to_str().unwrap();
+        let store = GitStore::open_or_clone(&path, url, "main", identity, &|_| {}).unwrap();
+        assert_eq!(mode(&store.objects_directory()) & 0o055, 0o055);
+
+        let text = id.to_string();
+        let fan = store.objects_directory().join(&text[..2]);
+        let file = fan.join(&text[2..]);
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o400)).unwrap();
+        std::fs::set_permissions(&fan, PermissionsExt::from_mode(0o700)).unwrap();
+        store.share_objects(id).unwrap();
+        assert_eq!((mode(&fan), mode(&file)), (0o755, 0o444));
+    }
 }

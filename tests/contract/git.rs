@@ -1,6 +1,8 @@
 //! Git as it really is: stores, checkouts, bundles, merges and pushes in temporary directories.
 //! What runs in a container elsewhere runs here as a process in the checkout, marked `IN_SANDBOX`.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod bring_up_to;
 mod canary;
 mod exchange;
@@ -28,7 +30,10 @@ struct World {
 }
 
 fn identity() -> Identity {
-    Identity { name: "Ann".to_owned(), email: "ann@example.com".to_owned() }
+    Identity {
+        name: "Ann".to_owned(),
+        email: "ann@example.com".to_owned(),
+    }
 }
 
 /// A git command of a person or an agent, in an environment of its own. Panics if it fails.
@@ -71,7 +76,10 @@ fn text(root: &Path, path: &str) -> String {
 fn commit(root: &Path, path: &str, content: &str) -> CommitId {
     write(root, path, content);
     git(root, &["add", "--all"]);
-    git(root, &["commit", "--quiet", "-m", &format!("change {path}")]);
+    git(
+        root,
+        &["commit", "--quiet", "-m", &format!("change {path}")],
+    );
     head(root)
 }
 
@@ -100,7 +108,11 @@ fn inspect(checkout: &Path) -> TreeState {
 }
 
 fn bring_up(checkout: &Path, target: &CommitId) -> BroughtUp {
-    let output = execute(&sandbox::bring_up_to(checkout.to_str().unwrap(), target, "main"));
+    let output = execute(&sandbox::bring_up_to(
+        checkout.to_str().unwrap(),
+        target,
+        "main",
+    ));
     let printed = sandbox::checked("bring-up-to", output).unwrap();
     let (outcome, told) = sandbox::parse_bring_up_to(&printed).unwrap();
     assert_eq!(told, Some(head(checkout)));
@@ -110,7 +122,10 @@ fn bring_up(checkout: &Path, target: &CommitId) -> BroughtUp {
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        seed_remote(directory.path(), &[("README.md", "hello\n"), ("shared.txt", "1\n2\n3\n4\n5\n")]);
+        seed_remote(
+            directory.path(),
+            &[("README.md", "hello\n"), ("shared.txt", "1\n2\n3\n4\n5\n")],
+        );
         let store = open(directory.path(), "main").unwrap();
         Self { directory, store }
     }
@@ -143,7 +158,11 @@ impl World {
     fn spec(&self, agent: &str) -> CheckoutSpec {
         CheckoutSpec {
             agent: AgentId::new(agent),
-            directory: self.path().join("state/agents").join(agent).join("checkout"),
+            directory: self
+                .path()
+                .join("state/agents")
+                .join(agent)
+                .join("checkout"),
             branch: agent.to_owned(),
             base: self.store.branch_head().unwrap(),
             owner: None,
@@ -159,15 +178,23 @@ impl World {
 
     fn known(&self, agent: &str) -> Vec<CommitId> {
         let agent = AgentId::new(agent);
-        [Some(self.store.branch_head().unwrap()), self.store.worker_head(&agent).unwrap()]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            Some(self.store.branch_head().unwrap()),
+            self.store.worker_head(&agent).unwrap(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn export(&self, agent: &str) -> Vec<u8> {
         let checkout = self.spec(agent).directory;
-        let spec = sandbox::export(checkout.to_str().unwrap(), None, &self.known(agent), 1 << 26);
+        let spec = sandbox::export(
+            checkout.to_str().unwrap(),
+            None,
+            &self.known(agent),
+            1 << 26,
+        );
         sandbox::checked("export", execute(&spec)).unwrap()
     }
 
@@ -175,13 +202,16 @@ impl World {
         let head = head(&self.spec(agent).directory);
         let bundle = self.export(agent);
         let agent = AgentId::new(agent);
-        self.store.import_bundle(&agent, BundleSource::Bytes(&bundle), &head, LIMIT)?;
+        self.store
+            .import_bundle(&agent, BundleSource::Bytes(&bundle), &head, LIMIT)?;
         Ok(head)
     }
 
     fn merge(&self, agent: &str) -> MergeOutcome {
         let head = self.import(agent).unwrap();
-        self.store.merge(&head, &format!("Merge {agent}: a task"), &[]).unwrap()
+        self.store
+            .merge(&head, &format!("Merge {agent}: a task"), &[])
+            .unwrap()
     }
 
     fn read(&self, path: &str) -> Option<String> {
@@ -192,8 +222,20 @@ impl World {
 }
 
 fn seed_remote(directory: &Path, files: &[(&str, &str)]) {
-    git(directory, &["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
-    git(directory, &["init", "--quiet", "--initial-branch=main", "seed"]);
+    git(
+        directory,
+        &[
+            "init",
+            "--quiet",
+            "--bare",
+            "--initial-branch=main",
+            "remote.git",
+        ],
+    );
+    git(
+        directory,
+        &["init", "--quiet", "--initial-branch=main", "seed"],
+    );
     let seed = directory.join("seed");
     for (path, content) in files {
         write(&seed, path, content);

@@ -19,9 +19,15 @@ fn three_workers_work_in_parallel_and_everything_arrives() {
         }
     });
     for number in 1..=3 {
-        assert_eq!(world.read(&format!("worker-{number}.txt")).as_deref(), Some("mine\n"));
+        assert_eq!(
+            world.read(&format!("worker-{number}.txt")).as_deref(),
+            Some("mine\n")
+        );
     }
-    let log = git(world.store.path(), &["log", "--first-parent", "--format=%an %s", "main"]);
+    let log = git(
+        world.store.path(),
+        &["log", "--first-parent", "--format=%an %s", "main"],
+    );
     assert_eq!(log.matches("Ann Merge worker-").count(), 3, "{log}");
 }
 
@@ -35,10 +41,16 @@ fn a_checkout_is_ready_to_work_in_and_made_only_once() {
     assert_eq!(state.branch.as_deref(), Some("worker-1"));
     assert_eq!(state.head.as_ref(), Some(&spec.base));
     assert!(state.is_clean());
-    assert_eq!(git(tree, &["rev-parse", "--abbrev-ref", "@{upstream}"]), "origin/main");
+    assert_eq!(
+        git(tree, &["rev-parse", "--abbrev-ref", "@{upstream}"]),
+        "origin/main"
+    );
     assert_eq!(git(tree, &["config", "user.name"]), "Ann (worker-1)");
     assert_eq!(git(tree, &["config", "gc.auto"]), "0");
-    let pushed = command(tree, "git").args(["push", "origin", "HEAD"]).output().unwrap();
+    let pushed = command(tree, "git")
+        .args(["push", "origin", "HEAD"])
+        .output()
+        .unwrap();
     assert!(!pushed.status.success());
     let said = String::from_utf8_lossy(&pushed.stderr).into_owned();
     assert!(said.contains("the-supervisor-fetches-and-pushes"), "{said}");
@@ -52,7 +64,11 @@ fn a_checkout_is_ready_to_work_in_and_made_only_once() {
 fn an_interrupted_checkout_is_begun_anew() {
     let world = World::new();
     let spec = world.spec("worker-1");
-    write(spec.directory.parent().unwrap(), ".checkout.making/.git/HEAD", "half");
+    write(
+        spec.directory.parent().unwrap(),
+        ".checkout.making/.git/HEAD",
+        "half",
+    );
     std::fs::create_dir_all(&spec.directory).unwrap();
     assert!(world.store.ensure_checkout(&spec).unwrap().created);
     assert!(inspect(&spec.directory).is_clean());
@@ -63,7 +79,11 @@ fn a_checkout_belongs_to_the_containers_user() {
     let world = World::new();
     let mut spec = world.spec("worker-1");
     let me = rustix::process::geteuid();
-    let owner = if me.is_root() { (23_456, 23_457) } else { (me.as_raw(), rustix::process::getegid().as_raw()) };
+    let owner = if me.is_root() {
+        (23_456, 23_457)
+    } else {
+        (me.as_raw(), rustix::process::getegid().as_raw())
+    };
     spec.owner = Some(owner);
     world.store.ensure_checkout(&spec).unwrap();
     for path in ["", ".git", ".git/config", ".git/HEAD", "README.md"] {
@@ -79,7 +99,10 @@ fn an_unknown_base_makes_nothing() {
     let world = World::new();
     let mut spec = world.spec("worker-1");
     spec.base = CommitId::new("1".repeat(40));
-    assert_eq!(world.store.ensure_checkout(&spec).unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(
+        world.store.ensure_checkout(&spec).unwrap_err().kind,
+        ErrorKind::NotFound
+    );
     assert!(!spec.directory.exists());
 }
 
@@ -92,7 +115,9 @@ fn an_export_without_news_is_empty_and_still_imports() {
     assert_eq!(world.merge("worker-1"), MergeOutcome::UpToDate);
     let agent = AgentId::new("worker-1");
     let unknown = CommitId::new("2".repeat(40));
-    let error = world.store.import_bundle(&agent, BundleSource::Bytes(b""), &unknown, LIMIT);
+    let error = world
+        .store
+        .import_bundle(&agent, BundleSource::Bytes(b""), &unknown, LIMIT);
     assert_eq!(error.unwrap_err().kind, ErrorKind::Broken);
 }
 
@@ -105,12 +130,18 @@ fn a_bundle_file_is_imported_and_limits_hold() {
     std::fs::write(&file, world.export("worker-1")).unwrap();
     let agent = AgentId::new("worker-1");
     let import = |expected: &CommitId, limit| {
-        world.store.import_bundle(&agent, BundleSource::File(&file), expected, limit)
+        world
+            .store
+            .import_bundle(&agent, BundleSource::File(&file), expected, limit)
     };
     assert_eq!(import(&new, 50).unwrap_err().kind, ErrorKind::Refused);
     let other = world.store.branch_head().unwrap();
     assert_eq!(import(&other, LIMIT).unwrap_err().kind, ErrorKind::Refused);
-    assert_eq!(world.store.worker_head(&agent).unwrap(), None, "nothing moved");
+    assert_eq!(
+        world.store.worker_head(&agent).unwrap(),
+        None,
+        "nothing moved"
+    );
     import(&new, LIMIT).unwrap();
     assert_eq!(world.store.worker_head(&agent).unwrap(), Some(new));
 }
@@ -124,7 +155,12 @@ fn rewritten_work_stays_reachable() {
     git(&checkout, &["reset", "--quiet", "--hard", "HEAD^"]);
     let second = commit(&checkout, "b.txt", "b\n");
     world.import("worker-1").unwrap();
-    let refs = |id: &CommitId| git(world.store.path(), &["for-each-ref", "--contains", id.as_str()]);
+    let refs = |id: &CommitId| {
+        git(
+            world.store.path(),
+            &["for-each-ref", "--contains", id.as_str()],
+        )
+    };
     assert!(refs(&first).contains("refs/workers/worker-1/previous/"));
     assert!(refs(&second).contains("refs/workers/worker-1/head"));
 }
@@ -147,14 +183,24 @@ fn bundles_that_lie_or_are_damaged_move_nothing() {
         ("flipped", flipped, good.clone()),
         ("no pack", bundle[..pack].to_vec(), good.clone()),
         ("noise", vec![7; 4000], good.clone()),
-        ("another id", with_header(header.replace(good.as_str(), &lie)), CommitId::new(&*lie)),
+        (
+            "another id",
+            with_header(header.replace(good.as_str(), &lie)),
+            CommitId::new(&*lie),
+        ),
     ];
     let before = git(world.store.path(), &["for-each-ref"]);
     for (name, bytes, expected) in cases {
-        let result = world.store.import_bundle(&agent, BundleSource::Bytes(&bytes), &expected, LIMIT);
+        let result =
+            world
+                .store
+                .import_bundle(&agent, BundleSource::Bytes(&bytes), &expected, LIMIT);
         assert_eq!(result.unwrap_err().kind, ErrorKind::Broken, "{name}");
         assert_eq!(git(world.store.path(), &["for-each-ref"]), before, "{name}");
-        assert!(!world.store.contains(&good).unwrap(), "{name}: nothing is left in the store");
+        assert!(
+            !world.store.contains(&good).unwrap(),
+            "{name}: nothing is left in the store"
+        );
     }
     world.import("worker-1").unwrap();
 }
@@ -173,13 +219,24 @@ fn trees_that_would_write_into_a_git_directory_are_refused() {
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim().to_owned()
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(lines.as_bytes())
+            .unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout)
+            .unwrap()
+            .trim()
+            .to_owned()
     };
     for name in [".git", ".GIT", "git~1", ".."] {
         let inner = tree(&format!("100755 blob {blob}\tpost-checkout\n"));
         let outer = tree(&format!("040000 tree {inner}\t{name}\n"));
-        let evil = git(&checkout, &["commit-tree", &outer, "-p", "HEAD", "-m", "evil"]);
+        let evil = git(
+            &checkout,
+            &["commit-tree", &outer, "-p", "HEAD", "-m", "evil"],
+        );
         git(&checkout, &["update-ref", "refs/heads/worker-1", &evil]);
         let error = world.import("worker-1").unwrap_err();
         assert_eq!(error.kind, ErrorKind::Broken, "{name}: {error}");
@@ -193,22 +250,38 @@ fn a_conflict_shows_its_hunks_and_moves_nothing() {
     let (one, two) = (world.checkout("worker-1"), world.checkout("worker-2"));
     commit(&one, "shared.txt", "1\n2\nleft\n4\n5\n");
     commit(&two, "shared.txt", "1\n2\nright\n4\n5\n");
-    assert!(matches!(world.merge("worker-1"), MergeOutcome::Merged { .. }));
+    assert!(matches!(
+        world.merge("worker-1"),
+        MergeOutcome::Merged { .. }
+    ));
     let before = world.store.branch_head().unwrap();
     let MergeOutcome::Conflict { files } = world.merge("worker-2") else {
         panic!("both changed line 3")
     };
     assert_eq!(files.len(), 1);
     assert_eq!(files[0].path, "shared.txt");
-    assert!(files[0].hunks.contains("<<<<<<< ours\nleft\n=======\nright\n>>>>>>> theirs"));
+    assert!(
+        files[0]
+            .hunks
+            .contains("<<<<<<< ours\nleft\n=======\nright\n>>>>>>> theirs")
+    );
     assert_eq!(world.store.branch_head().unwrap(), before);
     // The owner merges the branch itself, and then it lands.
     assert_eq!(bring_up(&two, &before), BroughtUp::Conflict);
     assert!(inspect(&two).is_clean());
-    command(&two, "git").args(["merge", "--quiet", "origin/main"]).output().unwrap();
+    command(&two, "git")
+        .args(["merge", "--quiet", "origin/main"])
+        .output()
+        .unwrap();
     commit(&two, "shared.txt", "1\n2\nboth\n4\n5\n");
-    assert!(matches!(world.merge("worker-2"), MergeOutcome::Merged { .. }));
-    assert_eq!(world.read("shared.txt").as_deref(), Some("1\n2\nboth\n4\n5\n"));
+    assert!(matches!(
+        world.merge("worker-2"),
+        MergeOutcome::Merged { .. }
+    ));
+    assert_eq!(
+        world.read("shared.txt").as_deref(),
+        Some("1\n2\nboth\n4\n5\n")
+    );
 }
 
 #[test]
@@ -225,7 +298,11 @@ fn other_kinds_of_conflict_are_described() {
     };
     files.sort_by(|a, b| a.path.cmp(&b.path));
     assert_eq!(files.len(), 2);
-    assert!(files[0].hunks.contains("one\n=======\ntwo"), "{}", files[0].hunks);
+    assert!(
+        files[0].hunks.contains("one\n=======\ntwo"),
+        "{}",
+        files[0].hunks
+    );
     assert!(files[1].hunks.contains("deleted"), "{}", files[1].hunks);
 }
 
@@ -261,7 +338,11 @@ fn merges_from_many_hands_all_land() {
     for head in &heads {
         assert!(world.store.is_ancestor(head, &tip).unwrap());
     }
-    assert_eq!(world.read("LIST.md").unwrap(), "tick\n".repeat(6), "no edit was lost either");
+    assert_eq!(
+        world.read("LIST.md").unwrap(),
+        "tick\n".repeat(6),
+        "no edit was lost either"
+    );
 }
 
 #[test]
@@ -270,14 +351,25 @@ fn edits_go_into_the_merge_or_into_a_commit_of_their_own() {
     let checkout = world.checkout("worker-1");
     commit(&checkout, "docs/LIST.md", "- [ ] one\n");
     let head = world.import("worker-1").unwrap();
-    let done = || FileEdit::new("docs/LIST.md", |old| {
-        Some(String::from_utf8_lossy(old?).replace("[ ]", "[x]").into_bytes())
-    });
-    let MergeOutcome::Merged { commit: merge, .. } = world.store.merge(&head, "Merge", &[done()]).unwrap() else {
+    let done = || {
+        FileEdit::new("docs/LIST.md", |old| {
+            Some(
+                String::from_utf8_lossy(old?)
+                    .replace("[ ]", "[x]")
+                    .into_bytes(),
+            )
+        })
+    };
+    let MergeOutcome::Merged { commit: merge, .. } =
+        world.store.merge(&head, "Merge", &[done()]).unwrap()
+    else {
         panic!("there was work to merge")
     };
     assert_eq!(world.read("docs/LIST.md").as_deref(), Some("- [x] one\n"));
-    assert_eq!(world.store.merge(&head, "again", &[done()]).unwrap(), MergeOutcome::UpToDate);
+    assert_eq!(
+        world.store.merge(&head, "again", &[done()]).unwrap(),
+        MergeOutcome::UpToDate
+    );
     let extra = FileEdit::replace("note.txt", b"n\n".to_vec());
     let outcome = world.store.merge(&head, "A note", &[extra]).unwrap();
     assert!(matches!(outcome, MergeOutcome::Merged { old, .. } if old == merge));
@@ -293,13 +385,29 @@ fn edits_go_into_the_merge_or_into_a_commit_of_their_own() {
 fn pointers_and_submodules_stay_what_they_are() {
     let world = World::new();
     let clone = world.person();
-    write(&clone, ".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n");
+    write(
+        &clone,
+        ".gitattributes",
+        "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+    );
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
     write(&clone, "big.bin", pointer);
-    write(&clone, ".gitmodules", "[submodule \"sub\"]\n\tpath = sub\n\turl = https://example.invalid/x\n");
+    write(
+        &clone,
+        ".gitmodules",
+        "[submodule \"sub\"]\n\tpath = sub\n\turl = https://example.invalid/x\n",
+    );
     git(&clone, &["add", "--all"]);
     let id = "4".repeat(40);
-    git(&clone, &["update-index", "--add", "--cacheinfo", &format!("160000,{id},sub")]);
+    git(
+        &clone,
+        &[
+            "update-index",
+            "--add",
+            "--cacheinfo",
+            &format!("160000,{id},sub"),
+        ],
+    );
     git(&clone, &["commit", "--quiet", "-m", "large files"]);
     git(&clone, &["push", "--quiet", "origin", "HEAD:main"]);
     world.store.fetch().unwrap();
@@ -308,7 +416,10 @@ fn pointers_and_submodules_stay_what_they_are() {
     assert_eq!(text(&checkout, "big.bin"), pointer);
     assert!(inspect(&checkout).is_clean());
     commit(&checkout, "a.txt", "a\n");
-    assert!(matches!(world.merge("worker-1"), MergeOutcome::Merged { .. }));
+    assert!(matches!(
+        world.merge("worker-1"),
+        MergeOutcome::Merged { .. }
+    ));
 }
 
 #[test]
@@ -320,12 +431,20 @@ fn files_are_read_from_commits_with_limits() {
     git(&clone, &["push", "--quiet", "origin", "HEAD:main"]);
     world.store.fetch().unwrap();
     let read = |path: &str, limit| world.store.read_file(&tip, path, limit);
-    assert_eq!(read("docs/a.md", 4).unwrap().as_deref(), Some(&b"abc\n"[..]));
+    assert_eq!(
+        read("docs/a.md", 4).unwrap().as_deref(),
+        Some(&b"abc\n"[..])
+    );
     assert_eq!(read("docs/a.md", 3).unwrap_err().kind, ErrorKind::Refused);
     assert_eq!(read("LIST.md", 1000).unwrap(), None, "a link is no file");
     assert_eq!(read("docs", 1000).unwrap(), None);
     assert_eq!(read("none", 1000).unwrap(), None);
     assert_eq!(world.store.list_files(&tip, "docs").unwrap(), ["a.md"]);
     assert!(world.store.list_files(&tip, "none").unwrap().is_empty());
-    assert!(world.store.read_file(&CommitId::new("main"), "a", 1).is_err());
+    assert!(
+        world
+            .store
+            .read_file(&CommitId::new("main"), "a", 1)
+            .is_err()
+    );
 }
