@@ -1,7 +1,7 @@
 //! The HTTP server: routes, streaming, and stopping.
 
 use std::convert::Infallible;
-use std::future::{Future as _, IntoFuture as _};
+use std::future::IntoFuture as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -332,3 +332,6 @@ fn now() -> Timestamp {
         .unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;
