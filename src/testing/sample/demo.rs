@@ -1,7 +1,8 @@
 //! The script of `demo`: how the manager plans and merges, and how the workers build.
 //!
-//! Every rule looks at the checkout before it changes anything, so a task that is given twice, after
-//! a restart for example, does no harm.
+//! Every rule looks at the checkout before it changes anything, and every step may come twice: a task
+//! may be given again after a restart, and a Claude Code that is killed forgets what it did in the
+//! last tenths of a second.
 
 use std::fmt::Write as _;
 
@@ -11,9 +12,15 @@ use crate::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
 const NOTHING_TO_PLAN: &str =
     "Everything in PROJECT_DIRECTION.md is planned or done, so I leave the task lists as they are.";
 
-/// Tells whether there is anything left to plan: a list with an item, or a feature that is built.
+/// The subject of the commit with the lists.
+const PLANNED: &str = "Plan the features of the direction";
+
+/// Tells whether there is anything left to plan. Lists that were written and not committed, because
+/// the manager was cut off there, are written again.
 const LOOK_AT_PLAN: &str = "ls; grep -n '^- \\[' WORKER_*_TASK_LIST.md 2>/dev/null
-if grep -qs '^- \\[' WORKER_*_TASK_LIST.md || [ -e textstats/sentences.py ]; then
+if git log --format=%s | grep -qx 'Plan the features of the direction' || [ -e textstats/sentences.py ]; then
+  echo 'state: planned'
+elif grep -qs '^- \\[' WORKER_*_TASK_LIST.md && [ -z \"$(git status --porcelain -- 'WORKER_*_TASK_LIST.md')\" ]; then
   echo 'state: planned'
 else
   echo 'state: new'
@@ -33,8 +40,18 @@ git diff --name-only --diff-filter=U | while IFS= read -r file; do
 done
 git diff --cached --stat"#;
 
+/// A merge that stops, now or in an attempt before, leaves `MERGE_HEAD` behind.
+const MERGE: &str = r#"git merge --no-edit {{sha}} || {
+  [ -e "$(git rev-parse --git-path MERGE_HEAD)" ] && echo 'state: merging'
+  false
+}"#;
+
+const COMMIT_MERGE: &str =
+    r#"[ ! -e "$(git rev-parse --git-path MERGE_HEAD)" ] || git commit --no-edit"#;
+
 /// Claude Code shows a repository without an author as a failed commit.
-const SET_AUTHOR: &str = "git config user.name Demo && git config user.email demo@orchestrator.invalid";
+const SET_AUTHOR: &str =
+    "git config user.name Demo && git config user.email demo@orchestrator.invalid";
 
 /// The name of a worker's task list; workers count from 1.
 pub fn list_file(worker: u32) -> String {
@@ -66,22 +83,14 @@ fn merge_rule() -> Rule {
             vec![Step::say(
                 "The tests fail on the resolution, so I do not commit it.",
             )],
-            commit("git commit --no-edit", "Commit the merge", "I merged {{sha}}, kept both sides and the tests pass."),
+            commit(
+                COMMIT_MERGE,
+                "Commit the merge",
+                "I merged {{sha}}, kept both sides and the tests pass.",
+            ),
         ),
     ];
-    let failed = vec![Step::If {
-        result: crate::testing::scripted_model::ResultCheck {
-            error: None,
-            contains: Some("CONFLICT".to_owned()),
-        },
-        then: resolve.clone(),
-        otherwise: vec![Step::if_contains(
-            "not concluded your merge",
-            resolve,
-            vec![Step::say("The merge of {{sha}} could not be started.")],
-        )],
-    }];
-    let merge = Step::bash("git merge --no-edit {{sha}}", "Merge the commit");
+    let merge = Step::bash(MERGE, "Merge the commit");
     let mut steps = vec![
         Step::say("I merge the commit and see what conflicts."),
         merge.clone(),
@@ -92,12 +101,18 @@ fn merge_rule() -> Rule {
         ),
     ];
     steps.push(Step::if_error(
-        failed,
+        vec![Step::if_contains(
+            "state: merging",
+            resolve,
+            vec![Step::say("The merge of {{sha}} could not be started.")],
+        )],
         vec![
             Step::bash("make test", "Run the tests on the merge"),
             Step::if_error(
                 vec![Step::say("I merged {{sha}}, but the tests fail.")],
-                vec![Step::say("I merged {{sha}} without a conflict and the tests pass.")],
+                vec![Step::say(
+                    "I merged {{sha}} without a conflict and the tests pass.",
+                )],
             ),
         ],
     ));
@@ -137,7 +152,7 @@ fn plan_steps() -> Vec<Step> {
         write.extend(write_over(&list_file(worker), &list(worker)));
     }
     write.extend(commit(
-        "git add WORKER_*_TASK_LIST.md && git commit -m 'Plan the features of the direction'",
+        &commit_command("WORKER_*_TASK_LIST.md", PLANNED),
         "Commit the task lists",
         "The three task lists are written and committed.",
     ));
@@ -214,7 +229,7 @@ fn build_steps(feature: &Feature) -> Vec<Step> {
     steps.push(Step::if_error(
         vec![Step::say("The tests fail, so I do not commit this.")],
         commit(
-            &format!("git add -- textstats tests && git commit -m '{message}'"),
+            &commit_command("textstats tests", message),
             "Commit the feature",
             &format!("{message}: built, tested and committed."),
         ),
@@ -231,6 +246,13 @@ fn write_over(path: &str, text: &str) -> Vec<Step> {
     ]
 }
 
+/// Adds the paths and commits, unless that was done already.
+fn commit_command(paths: &str, message: &str) -> String {
+    format!(
+        "git add -- {paths} && if git diff --cached --quiet; then git log -1 --oneline; else git commit -m '{message}'; fi"
+    )
+}
+
 /// Commits, naming an author when git has none; then says `done`.
 fn commit(command: &str, description: &str, done: &str) -> Vec<Step> {
     let commit = Step::bash(command, description);
@@ -241,10 +263,7 @@ fn commit(command: &str, description: &str, done: &str) -> Vec<Step> {
             vec![Step::bash(SET_AUTHOR, "Name an author"), commit],
             Vec::new(),
         ),
-        Step::if_error(
-            vec![Step::say("The commit failed.")],
-            vec![Step::say(done)],
-        ),
+        Step::if_error(vec![Step::say("The commit failed.")], vec![Step::say(done)]),
     ]
 }
 
@@ -266,6 +285,11 @@ mod tests {
         let script = demo_script();
         let json = serde_json::to_string(&script).unwrap();
         assert_eq!(Scenario::from_json(&json).unwrap(), script);
+    }
+
+    #[test]
+    fn the_look_at_the_plan_knows_the_commit_of_the_plan() {
+        assert!(LOOK_AT_PLAN.contains(&format!("'{PLANNED}'")));
     }
 
     #[test]

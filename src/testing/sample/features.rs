@@ -14,7 +14,7 @@ pub struct Feature {
     pub name: &'static str,
     /// Counted from 1.
     pub worker: u32,
-    /// The text of the line, without the check box.
+    /// The text of the line, without the check box: plain, so that no Markdown reader changes it.
     pub item: &'static str,
     pub commit_message: &'static str,
     pub edits: &'static [Edit],
@@ -34,7 +34,7 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "sentences",
         worker: 1,
-        item: "Count the sentences of a text in `textstats/sentences.py` and show the number in the report",
+        item: "Count the sentences of a text in textstats/sentences.py and show the number in the report",
         commit_message: "Count sentences",
         edits: &[
             Edit {
@@ -52,14 +52,14 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "reading_time",
         worker: 1,
-        item: "Estimate the reading time in seconds at 200 words a minute in `textstats/reading_time.py`",
+        item: "Estimate the reading time in seconds at 200 words a minute in textstats/reading_time.py",
         commit_message: "Estimate the reading time",
         edits: &[],
     },
     Feature {
         name: "distinct",
         worker: 2,
-        item: "Count the distinct words of a text in `textstats/distinct.py` and show the number in the report",
+        item: "Count the distinct words of a text in textstats/distinct.py and show the number in the report",
         commit_message: "Count distinct words",
         edits: &[
             Edit {
@@ -77,28 +77,28 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "longest",
         worker: 2,
-        item: "Find the longest word of a text in `textstats/longest.py`",
+        item: "Find the longest word of a text in textstats/longest.py",
         commit_message: "Find the longest word",
         edits: &[],
     },
     Feature {
         name: "letters",
         worker: 3,
-        item: "Count how often each letter occurs in `textstats/letters.py`",
+        item: "Count how often each letter occurs in textstats/letters.py",
         commit_message: "Count letters",
         edits: &[],
     },
     Feature {
         name: "frequent",
         worker: 3,
-        item: "List the most frequent words in `textstats/frequent.py`",
+        item: "List the most frequent words in textstats/frequent.py",
         commit_message: "List the most frequent words",
         edits: &[],
     },
     Feature {
         name: "json_report",
         worker: 3,
-        item: "Print the report as JSON with `--json`, in `textstats/json_report.py`",
+        item: "Print the report as JSON on demand in textstats/json_report.py",
         commit_message: "Print the report as JSON",
         edits: &[
             Edit {
@@ -148,11 +148,7 @@ impl Feature {
     }
 }
 
-fn collect(
-    dir: &'static Dir<'static>,
-    root: &str,
-    files: &mut Vec<(&'static str, &'static str)>,
-) {
+fn collect(dir: &'static Dir<'static>, root: &str, files: &mut Vec<(&'static str, &'static str)>) {
     files.extend(dir.files().filter_map(|file: &File<'static>| {
         let path = file.path().strip_prefix(root).ok()?.to_str()?;
         Some((path, file.contents_utf8()?))
@@ -180,6 +176,7 @@ mod tests {
     fn no_item_is_part_of_another_and_every_worker_has_two() {
         for feature in FEATURES {
             assert_eq!(item(feature.item), Some(feature));
+            assert!(!feature.item.contains(['`', '*', '-']), "{}", feature.item);
             let holders = FEATURES
                 .iter()
                 .filter(|other| other.item.contains(feature.item));

@@ -131,8 +131,16 @@ mod tests {
         let commit = head.peel_to_commit().unwrap();
         assert_eq!(commit.parent_count(), 0);
         let tree = commit.tree().unwrap();
-        for path in ["PROJECT_DIRECTION.md", "Makefile", ".gitignore", "tests/__init__.py"] {
-            assert!(file_in(&repository, &tree, path).unwrap().is_some(), "{path}");
+        for path in [
+            "PROJECT_DIRECTION.md",
+            "Makefile",
+            ".gitignore",
+            "tests/__init__.py",
+        ] {
+            assert!(
+                file_in(&repository, &tree, path).unwrap().is_some(),
+                "{path}"
+            );
         }
     }
 

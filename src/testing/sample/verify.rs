@@ -29,11 +29,10 @@ pub struct Verified {
 /// # Errors
 /// [`SampleError::Incomplete`] with all that is missing; `Git` when the commit cannot be read.
 pub fn verify(repository: &Path, commit: &CommitId) -> Result<Verified, SampleError> {
-    let (missing, verified) =
-        inspect(repository, commit).map_err(|source| SampleError::Git {
-            path: repository.to_owned(),
-            source,
-        })?;
+    let (missing, verified) = inspect(repository, commit).map_err(|source| SampleError::Git {
+        path: repository.to_owned(),
+        source,
+    })?;
     if missing.is_empty() {
         Ok(verified)
     } else {
@@ -133,6 +132,9 @@ mod tests {
             let module = format!("textstats/{}.py is missing", feature.name);
             assert!(error.contains(&module), "{error}");
         }
-        assert!(error.contains("textstats/report.py lacks the line"), "{error}");
+        assert!(
+            error.contains("textstats/report.py lacks the line"),
+            "{error}"
+        );
     }
 }

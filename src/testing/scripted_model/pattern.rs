@@ -182,7 +182,10 @@ mod tests {
     fn a_short_or_long_hash_is_no_commit() {
         assert_eq!(found("git merge {sha:hex}", "git merge 0123abc"), None);
         assert_eq!(
-            found("git merge {sha:hex}", &format!("git merge {}", "a".repeat(41))),
+            found(
+                "git merge {sha:hex}",
+                &format!("git merge {}", "a".repeat(41))
+            ),
             None
         );
     }
@@ -197,7 +200,11 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_refused_with_its_text() {
-        for (source, says) in [("a {b", "not closed"), ("{b:real}", "b:real"), ("^", "empty")] {
+        for (source, says) in [
+            ("a {b", "not closed"),
+            ("{b:real}", "b:real"),
+            ("^", "empty"),
+        ] {
             let error = Pattern::new(source).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }

@@ -50,8 +50,13 @@ pub enum RequestKind {
 #[serde(rename_all = "snake_case")]
 pub enum Answered {
     /// The text said and the names of the tools called.
-    Turn { text: String, tools: Vec<String> },
-    Error { status: u16 },
+    Turn {
+        text: String,
+        tools: Vec<String>,
+    },
+    Error {
+        status: u16,
+    },
 }
 
 /// Totals since the start; never dropped.

@@ -165,7 +165,9 @@ mod tests {
     }
 
     fn result(text: &str, is_error: bool) -> Value {
-        user(json!([{"type": "tool_result", "tool_use_id": "t", "content": text, "is_error": is_error}]))
+        user(
+            json!([{"type": "tool_result", "tool_use_id": "t", "content": text, "is_error": is_error}]),
+        )
     }
 
     fn conversation(messages: Vec<Value>) -> Conversation {

@@ -199,9 +199,13 @@ impl Condition {
     fn captures(&self, request: &ModelRequest) -> Option<Captures> {
         let plain = |holds: bool| holds.then(Captures::new);
         match self {
-            Self::Text(pattern) => {
-                pattern.find(request.conversation.instruction.as_deref().unwrap_or_default())
-            }
+            Self::Text(pattern) => pattern.find(
+                request
+                    .conversation
+                    .instruction
+                    .as_deref()
+                    .unwrap_or_default(),
+            ),
             Self::System(text) => plain(request.system.contains(text.as_str())),
             Self::Credential(end) => plain(request.credential.ends_with(end.as_str())),
             Self::Model(start) => plain(request.model.starts_with(start.as_str())),

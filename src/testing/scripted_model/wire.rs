@@ -108,7 +108,9 @@ impl<'a> Message<'a> {
             events.extend(deltas.into_iter().map(|delta| {
                 event(&json!({"type": "content_block_delta", "index": index, "delta": delta}))
             }));
-            events.push(event(&json!({"type": "content_block_stop", "index": index})));
+            events.push(event(
+                &json!({"type": "content_block_stop", "index": index}),
+            ));
         }
         events.push(event(&json!({
             "type": "message_delta",

@@ -104,15 +104,36 @@ async fn bad_requests_get_the_errors_of_the_api() {
     let nowhere = client.get(url("/v2")).send().await.unwrap();
     assert_eq!(kind(nowhere, 404).await, "not_found_error");
     let anonymous = client.post(url("/v1/messages")).body("{}").send();
-    assert_eq!(kind(anonymous.await.unwrap(), 401).await, "authentication_error");
+    assert_eq!(
+        kind(anonymous.await.unwrap(), 401).await,
+        "authentication_error"
+    );
     let broken = client
         .post(url("/v1/messages"))
         .header("x-api-key", "key")
         .body("{")
         .send();
-    assert_eq!(kind(broken.await.unwrap(), 400).await, "invalid_request_error");
-    assert!(client.head(url("/")).send().await.unwrap().status().is_success());
-    let models: Value = client.get(url("/v1/models")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(
+        kind(broken.await.unwrap(), 400).await,
+        "invalid_request_error"
+    );
+    assert!(
+        client
+            .head(url("/"))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
+    let models: Value = client
+        .get(url("/v1/models"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert!(models["data"][0]["id"].is_string());
     let count = client
         .post(url("/v1/messages/count_tokens"))
@@ -122,7 +143,10 @@ async fn bad_requests_get_the_errors_of_the_api() {
     let count: Value = count.await.unwrap().json().await.unwrap();
     assert!(count["input_tokens"].as_u64().unwrap() > 10);
     let counters = model.counters();
-    assert_eq!((counters.unknown, counters.token_counts, counters.errors), (1, 1, 2));
+    assert_eq!(
+        (counters.unknown, counters.token_counts, counters.errors),
+        (1, 1, 2)
+    );
     model.stop().await;
 }
 
