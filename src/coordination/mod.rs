@@ -27,8 +27,20 @@ mod tests {
             ("view.rs", include_str!("view.rs")),
         ];
         let refused = [
-            "tokio", "async ", ".await", "std::fs", "std::net", "std::process", "std::env",
-            "std::thread", "HashMap", "HashSet", "rand::", "uuid", "Instant", "SystemTime",
+            "tokio",
+            "async ",
+            ".await",
+            "std::fs",
+            "std::net",
+            "std::process",
+            "std::env",
+            "std::thread",
+            "HashMap",
+            "HashSet",
+            "rand::",
+            "uuid",
+            "Instant",
+            "SystemTime",
         ];
         for (file, text) in files {
             let rules = text.split("#[cfg(test)]").next().unwrap_or(text);

@@ -223,6 +223,11 @@ impl Queue {
         self.view().counts()
     }
 
+    /// As [`Self::by_status`], without the manager's own tasks.
+    pub fn worker_counts(&self) -> TaskCounts {
+        self.view().worker_counts()
+    }
+
     /// Moves with each change of the view, whoever made it.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
@@ -305,7 +310,10 @@ impl Queue {
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

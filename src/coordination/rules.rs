@@ -182,10 +182,7 @@ fn check_id(id: &TaskId) -> Result<(), TaskError> {
 
 /// The order in which new tasks can be created: dependencies first. Refuses unknown dependencies,
 /// cycles and an id named twice. `exists` tells which tasks are there already.
-pub fn order(
-    new: &[NewTask],
-    exists: &dyn Fn(&TaskId) -> bool,
-) -> Result<Vec<usize>, TaskError> {
+pub fn order(new: &[NewTask], exists: &dyn Fn(&TaskId) -> bool) -> Result<Vec<usize>, TaskError> {
     let mut by_id: BTreeMap<&TaskId, usize> = BTreeMap::new();
     for (at, task) in new.iter().enumerate() {
         if by_id.insert(&task.id, at).is_some() {
