@@ -149,7 +149,8 @@ fi
 # Try it without the files first (git 2.38 and newer; older ones fail with another status).
 g merge-tree --write-tree HEAD "$target" >/dev/null 2>&1
 [ $? -eq 1 ] && finish conflict
-g merge -q --no-edit --ff --no-autostash "$target" >/dev/null 2>&1 && finish merged
+own=$(g symbolic-ref --short HEAD)
+g merge -q --no-edit -m "Merge $branch into $own" --ff --no-autostash "$target" >/dev/null 2>&1 && finish merged
 if [ -e "$dir/MERGE_HEAD" ]; then
     g merge --abort >/dev/null 2>&1 || fail "cannot abort the merge of $target"
     finish conflict
