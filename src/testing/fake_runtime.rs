@@ -372,11 +372,11 @@ impl Runtime for FakeRuntime {
         process::check_mounts(spec)?;
         if let Some(observed) = self.create(spec) {
             self.tell(&name, RuntimeEventKind::Started);
-            if self.local_processes {
-                if let Err(error) = self.launch(spec) {
-                    self.state().containers.remove(&name);
-                    return Err(error);
-                }
+            if self.local_processes
+                && let Err(error) = self.launch(spec)
+            {
+                self.state().containers.remove(&name);
+                return Err(error);
             }
             let script = self.state().on_start.clone();
             if let Some(script) = script {
@@ -534,9 +534,7 @@ impl Runtime for FakeRuntime {
         follow: bool,
     ) -> PortResult<BoxStream<'static, PortResult<Bytes>>> {
         self.reach("reading the log")?;
-        Ok(self
-            .terminal(name, "reading the log")?
-            .read(Some(tail), follow))
+        Ok(self.terminal(name, "reading the log")?.read(tail, follow))
     }
 
     async fn attach(&self, name: &str) -> PortResult<AttachedTerminal> {
@@ -555,7 +553,7 @@ impl Runtime for FakeRuntime {
             ));
         }
         Ok(AttachedTerminal {
-            output: terminal.read(None, true),
+            output: terminal.read(Some(0), true),
             input: terminal.input(),
         })
     }

@@ -1,6 +1,8 @@
 //! What every `Runtime` does, on the fake with local processes and on a real Docker engine.
 //! The Docker half needs an engine: `docker/engine.sh ensure` provides one.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +14,7 @@ use futures_util::StreamExt as _;
 use orchestrator::model::{AgentId, Incarnation, ProjectId};
 use orchestrator::ports::runtime::ImageBuild;
 use orchestrator::ports::{
-    ContainerSpec, ErrorKind, ExecSpec, ImageSpec, Mount, ObservedContainer, Runtime,
+    ContainerSpec, ErrorKind, ExecSpec, ImageSpec, Mount, ObservedContainer, PortResult, Runtime,
     RuntimeEventKind,
 };
 use orchestrator::runtime::docker::{DockerRuntime, image};
@@ -125,22 +127,45 @@ impl World {
     }
 
     async fn clean_up(self) {
-        for container in self.runtime.list(&self.spec.project).await.unwrap() {
-            self.runtime
-                .stop(&container.name, Duration::ZERO)
-                .await
-                .unwrap();
-            self.runtime.remove(&container.name).await.unwrap();
-        }
-        self.runtime
-            .remove_network(&self.spec.project)
-            .await
-            .unwrap();
         if let Some(docker) = &self.docker {
             assert_eq!(
                 docker.remove_leftovers(&self.spec.project).await.unwrap(),
                 0
             );
+        }
+        remove_all(&*self.runtime, &self.spec.project)
+            .await
+            .unwrap();
+    }
+}
+
+async fn remove_all(runtime: &dyn Runtime, project: &ProjectId) -> PortResult<()> {
+    for container in runtime.list(project).await? {
+        runtime.stop(&container.name, Duration::ZERO).await?;
+        runtime.remove(&container.name).await?;
+    }
+    runtime.remove_network(project).await
+}
+
+/// A failed test leaves nothing on the engine either.
+impl Drop for World {
+    fn drop(&mut self) {
+        let Some(docker) = self.docker.take().filter(|_| std::thread::panicking()) else {
+            return;
+        };
+        let project = self.spec.project.clone();
+        let clean_up = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                docker.remove_leftovers(&project).await?;
+                remove_all(&docker, &project).await
+            })?;
+            anyhow::Ok(())
+        };
+        if !matches!(std::thread::spawn(clean_up).join(), Ok(Ok(()))) {
+            eprintln!("the containers of {} stay behind", self.spec.project);
         }
     }
 }
@@ -631,7 +656,7 @@ async fn docker_locks_an_agent_in() {
     let output = world.runtime.exec(&name, &look).await.unwrap();
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "1000\nCapEff: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\nruns in tmp\ndocker-init\n65536\nworker-1\n",
+        "1000\nCapEff: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\nruns in tmp\ndocker-init\n16384\nworker-1\n",
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
@@ -655,9 +680,10 @@ async fn a_throwaway_nobody_waits_for_is_removed_too() {
     let world = World::docker().await;
     let docker = world.docker.clone().unwrap();
     let script = shell("touch started; sleep 600");
+    let started = world.host("started");
     let dropped = tokio::select! {
         _ = docker.run_once(&world.spec, &script) => false,
-        () = appears(&world.host("started")) => true,
+        () = appears(&started) => true,
     };
     assert!(dropped);
     let engine = bollard::Docker::connect_with_unix_defaults().unwrap();

@@ -69,7 +69,7 @@ fn service(container: &ContainerSpec) -> Value {
             "read_only": mount.read_only,
             "bind": { "create_host_path": false },
         })).collect::<Vec<_>>(),
-        // Compose sets its own labels itself and refuses to be given them.
+        // Compose sets those of its own itself.
         "labels": escaped_map(
             labels::agent_labels(container).iter().filter(|(key, _)| !key.starts_with("com.docker.")),
         ),

@@ -46,15 +46,12 @@ pub(super) fn on_host(text: &str, mounts: &[Mount]) -> String {
             .filter(|mount| starts_path && rest.starts_with(&mount.container))
             .filter(|mount| !rest[mount.container.len()..].starts_with(in_name))
             .max_by_key(|mount| mount.container.len());
-        let taken = match longest {
-            Some(mount) => {
-                result.push_str(&mount.host.display().to_string());
-                mount.container.len()
-            }
-            None => {
-                result.push(c);
-                c.len_utf8()
-            }
+        let taken = if let Some(mount) = longest {
+            result.push_str(&mount.host.display().to_string());
+            mount.container.len()
+        } else {
+            result.push(c);
+            c.len_utf8()
         };
         previous = rest[..taken].chars().last();
         rest = &rest[taken..];
@@ -298,17 +295,16 @@ impl Terminal {
         self.shown().typed.clone()
     }
 
-    /// `tail`: `None` for nothing of the past, `Some(None)` for all, `Some(Some(n))` for n lines.
+    /// The last `tail` lines, or all, then live if `follow`.
     pub(super) fn read(
         &self,
-        tail: Option<Option<usize>>,
+        tail: Option<usize>,
         follow: bool,
     ) -> BoxStream<'static, PortResult<Bytes>> {
         let mut shown = self.shown();
         let past = match tail {
-            None => Vec::new(),
-            Some(None) => shown.printed.clone(),
-            Some(Some(lines)) => {
+            None => shown.printed.clone(),
+            Some(lines) => {
                 let all: Vec<&[u8]> = shown
                     .printed
                     .split_inclusive(|byte| *byte == b'\n')
