@@ -124,7 +124,7 @@ mod tests {
     async fn its_words_on_failure_are_kept() {
         let mut failing = std::process::Command::new("sh");
         failing.args(["-c", "echo \"can't find session: x\" >&2; exit 1"]);
-        let error = run(failing, Some(&[b'x'; 1 << 20]), DEADLINE)
+        let error = run(failing, Some(&vec![b'x'; 1 << 20]), DEADLINE)
             .await
             .unwrap_err();
         assert_eq!(error.to_string(), "can't find session: x");
