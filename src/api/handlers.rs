@@ -1,0 +1,129 @@
+//! The routes with a short answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{FromRequest, Path, Request as HttpRequest, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Code, Problem};
+use crate::control::{Control, Ending, Reply, Request};
+use crate::model::AgentId;
+use crate::model::view::FleetView;
+
+/// Longer than any agent's name.
+const MAX_AGENT_ID: usize = 64;
+
+/// What `GET /health` says.
+#[derive(Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+    project: String,
+    version: String,
+    phase: String,
+    generation: u64,
+}
+
+pub(super) async fn health(State(control): State<Control>) -> Json<Health> {
+    let view = newest(&control);
+    Json(Health {
+        status: "ok",
+        project: view.project.to_string(),
+        version: view.version.clone(),
+        phase: view.phase.clone(),
+        generation: view.generation,
+    })
+}
+
+pub(super) async fn status(State(control): State<Control>) -> Response {
+    Json(newest(&control).as_ref()).into_response()
+}
+
+fn newest(control: &Control) -> Arc<FleetView> {
+    Arc::clone(&control.view().borrow())
+}
+
+pub(super) async fn restart(
+    State(control): State<Control>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
+    let plausible = id.len() <= MAX_AGENT_ID
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !plausible {
+        return Err(Problem::denied(
+            "UNKNOWN_AGENT".to_owned(),
+            "no agent has a name like that".to_owned(),
+            Some("`orchestrator status` lists the agents".to_owned()),
+        ));
+    }
+    let agent = AgentId::new(id);
+    ask(&control, Request::Restart { agent }).await
+}
+
+pub(super) async fn plan(State(control): State<Control>) -> Result<Response, Problem> {
+    ask(&control, Request::Plan).await
+}
+
+pub(super) async fn fetch(State(control): State<Control>) -> Result<Response, Problem> {
+    ask(&control, Request::Fetch).await
+}
+
+/// The body of `POST /end`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndBody {
+    ending: Ending,
+}
+
+pub(super) async fn end(
+    State(control): State<Control>,
+    Body(body): Body<EndBody>,
+) -> Result<Response, Problem> {
+    ask(
+        &control,
+        Request::End {
+            ending: body.ending,
+        },
+    )
+    .await
+}
+
+/// 202 when accepted, 200 when it is so already, a problem when refused.
+async fn ask(control: &Control, request: Request) -> Result<Response, Problem> {
+    match control.request(request).await? {
+        reply @ Reply::Accepted => Ok((StatusCode::ACCEPTED, Json(reply)).into_response()),
+        reply @ Reply::AlreadySo => Ok(Json(reply).into_response()),
+        Reply::Denied { code, reason, hint } => Err(Problem::denied(code, reason, hint)),
+    }
+}
+
+/// A JSON body whose errors are problems of ours.
+pub(super) struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Problem> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(problem(&rejection)),
+        }
+    }
+}
+
+fn problem(rejection: &JsonRejection) -> Problem {
+    let code = match rejection {
+        JsonRejection::JsonSyntaxError(_) => Code::BadJson,
+        JsonRejection::MissingJsonContentType(_) => Code::UnsupportedMediaType,
+        other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => Code::TooLarge,
+        _ => Code::BadRequest,
+    };
+    Problem::new(code, rejection.body_text())
+}

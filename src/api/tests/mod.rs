@@ -1,0 +1,335 @@
+//! The API as a program sees it that speaks plain HTTP.
+
+pub(crate) mod fake;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use self::fake::FakeControl;
+use super::limits::Limited;
+use super::{Access, BindError, Code, bind_tcp, bind_unix, router, serve_tcp, serve_unix};
+use crate::control::{ControlError, Ending, Reply, Request};
+
+const LONG: Duration = Duration::from_secs(20);
+
+struct Served {
+    control: Arc<FakeControl>,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+    http: Client,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let control = FakeControl::new();
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let router = router(control.clone(), Access::Token("sesame".into()));
+        let task = tokio::spawn(serve_tcp(listener, router, shutdown.clone()));
+        let http = Client::builder().no_proxy().timeout(LONG).build().unwrap();
+        Self {
+            control,
+            address,
+            shutdown,
+            task,
+            http,
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, format!("http://{}{path}", self.address))
+            .bearer_auth("sesame")
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Response {
+        self.request(method, path).send().await.unwrap()
+    }
+}
+
+/// Checks the shape that every error has, and gives its code.
+async fn problem(response: Response, status: u16) -> String {
+    assert_eq!(response.status().as_u16(), status);
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["status"], status);
+    let code = body["code"].as_str().unwrap().to_owned();
+    assert_eq!(body["type"], format!("urn:orchestrator:problem:{code}"));
+    assert!(!body["title"].as_str().unwrap().is_empty());
+    assert!(!body["detail"].as_str().unwrap().is_empty());
+    code
+}
+
+#[tokio::test]
+async fn health_and_status_are_served_under_both_prefixes() {
+    let served = Served::start().await;
+    for prefix in ["/api/v1", "/api"] {
+        let health = served.send(Method::GET, &format!("{prefix}/health")).await;
+        let health: Value = health.json().await.unwrap();
+        assert_eq!(health["status"], "ok");
+        assert_eq!(health["project"], "demo");
+        let status = served.send(Method::GET, &format!("{prefix}/status")).await;
+        let status: Value = status.json().await.unwrap();
+        assert_eq!(status, serde_json::to_value(fake::fleet()).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn each_request_reaches_the_supervisor_as_itself() {
+    let served = Served::start().await;
+    let plan = served.send(Method::POST, "/api/v1/plan").await;
+    assert_eq!(plan.status(), 202);
+    let body: Value = plan.json().await.unwrap();
+    assert_eq!(body, json!({"reply": "accepted"}));
+    served.send(Method::POST, "/api/fetch").await;
+    served
+        .send(Method::POST, "/api/v1/agents/worker-2/restart")
+        .await;
+    let drain = served
+        .request(Method::POST, "/api/v1/end")
+        .json(&json!({"ending": "drain"}));
+    assert_eq!(drain.send().await.unwrap().status(), 202);
+    assert_eq!(
+        served.control.take_asked(),
+        [
+            Request::Plan,
+            Request::Fetch,
+            Request::Restart {
+                agent: "worker-2".into()
+            },
+            Request::End {
+                ending: Ending::Drain
+            },
+        ]
+    );
+    served.control.answer(Ok(Reply::AlreadySo));
+    assert_eq!(served.send(Method::POST, "/api/plan").await.status(), 200);
+}
+
+#[tokio::test]
+async fn refusals_and_failures_of_the_supervisor_have_their_codes() {
+    let served = Served::start().await;
+    let denied = |code: &str| {
+        Ok(Reply::Denied {
+            code: code.into(),
+            reason: "because".into(),
+            hint: None,
+        })
+    };
+    for (answer, status, code) in [
+        (denied("UNKNOWN_AGENT"), 404, "UNKNOWN_AGENT"),
+        (denied("ENDING"), 409, "ENDING"),
+        (Err(ControlError::Gone), 503, "SHUTTING_DOWN"),
+        (Err(ControlError::Late), 504, "LATE"),
+        (
+            Err(ControlError::NotStored("disk full".into())),
+            503,
+            "NOT_STORED",
+        ),
+    ] {
+        served.control.answer(answer);
+        let response = served.send(Method::POST, "/api/v1/plan").await;
+        assert_eq!(problem(response, status).await, code);
+    }
+    served.control.take_asked();
+    let odd = "/api/v1/agents/Worker%20%2F1/restart";
+    let response = served.send(Method::POST, odd).await;
+    assert_eq!(problem(response, 404).await, "UNKNOWN_AGENT");
+    let broken = served.send(Method::POST, "/api/v1/agents/%ff/restart").await;
+    assert_eq!(problem(broken, 400).await, "BAD_REQUEST");
+    assert_eq!(served.control.take_asked(), []);
+}
+
+#[tokio::test]
+async fn every_wrong_request_is_a_problem_with_a_code() {
+    let served = Served::start().await;
+    let response = served.send(Method::GET, "/api/v1/nothing").await;
+    assert_eq!(problem(response, 404).await, "NOT_FOUND");
+    let response = served.send(Method::GET, "/").await;
+    assert_eq!(problem(response, 404).await, "NOT_FOUND");
+    let response = served.send(Method::DELETE, "/api/v1/status").await;
+    assert_eq!(response.headers()["allow"], "GET,HEAD");
+    assert_eq!(problem(response, 405).await, "METHOD_NOT_ALLOWED");
+    let end = |body: &str| {
+        served
+            .request(Method::POST, "/api/v1/end")
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+            .send()
+    };
+    for (body, status, code) in [
+        ("{", 400, "BAD_JSON"),
+        ("", 400, "BAD_JSON"),
+        ("{\"ending\":\"explode\"}", 400, "BAD_REQUEST"),
+        ("{\"ending\":\"stop\",\"more\":1}", 400, "BAD_REQUEST"),
+        ("{}", 400, "BAD_REQUEST"),
+        (&"x".repeat(100_000), 413, "TOO_LARGE"),
+    ] {
+        assert_eq!(problem(end(body).await.unwrap(), status).await, code);
+    }
+    let plain = served.request(Method::POST, "/api/v1/end").body("{}");
+    let response = plain.send().await.unwrap();
+    assert_eq!(problem(response, 415).await, "UNSUPPORTED_MEDIA_TYPE");
+    assert_eq!(served.control.take_asked(), []);
+}
+
+#[tokio::test]
+async fn without_the_token_only_health_answers() {
+    let served = Served::start().await;
+    let url = |path: &str| format!("http://{}{path}", served.address);
+    let health = served.http.get(url("/api/v1/health")).send().await.unwrap();
+    assert_eq!(health.status(), 200);
+    for token in [None, Some("sesam"), Some("sesamesesame"), Some("")] {
+        let mut request = served.http.post(url("/api/v1/plan"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        assert_eq!(problem(response, 401).await, "UNAUTHORIZED");
+    }
+    assert_eq!(served.control.take_asked(), []);
+}
+
+#[tokio::test]
+async fn an_empty_token_lets_nobody_in() {
+    let control = FakeControl::new();
+    let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = router(control, Access::Token(String::new()));
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(serve_tcp(listener, router, shutdown.clone()));
+    let http = Client::builder().no_proxy().build().unwrap();
+    let request = http.get(format!("http://{address}/api/status"));
+    let response = request.bearer_auth("").send().await.unwrap();
+    assert_eq!(problem(response, 401).await, "UNAUTHORIZED");
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_stream_has_ids_and_ends_with_the_server() {
+    let served = Served::start().await;
+    let mut stream = served.send(Method::GET, "/api/v1/status/stream").await;
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let mut text = String::new();
+    let mut read_until = async |stream: &mut Response, wanted: &str| {
+        while !text.contains(wanted) {
+            let chunk = tokio::time::timeout(LONG, stream.chunk()).await.unwrap();
+            text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
+        }
+    };
+    read_until(&mut stream, "event: status\nid: 7\ndata: {\"generation\":7,").await;
+    served.control.publish(8);
+    read_until(&mut stream, "id: 8\n").await;
+    read_until(&mut stream, "}\n\n").await;
+    served.shutdown.cancel();
+    let rest = tokio::time::timeout(LONG, async {
+        while stream.chunk().await.unwrap().is_some() {}
+    });
+    rest.await.unwrap();
+    tokio::time::timeout(LONG, served.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_said_with_the_next_step() {
+    let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let error = bind_tcp(address).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("{address} is in use by another program")
+    );
+    assert!(error.hint().contains("choose another port"));
+}
+
+#[tokio::test]
+async fn the_socket_is_private_replaces_a_dead_one_and_refuses_a_living_one() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run/control.sock");
+    let socket = bind_unix(&path).await.unwrap();
+    let mode = |path: &std::path::Path| {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    let second = bind_unix(&path).await.unwrap_err();
+    assert!(matches!(second, BindError::AlreadyRunning { .. }), "{second}");
+    drop(socket);
+    assert!(!path.exists(), "the file goes with the socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a dead supervisor left its socket");
+    drop(bind_unix(&path).await.unwrap());
+    std::fs::write(&path, "precious").unwrap();
+    let error = bind_unix(&path).await.unwrap_err();
+    assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn an_open_directory_and_a_long_path_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let open = root.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let error = bind_unix(&open.join("s")).await.unwrap_err();
+    assert_eq!(error.hint(), format!("chmod 700 {}", open.display()));
+    let long = root.path().join("x".repeat(120)).join("s");
+    let error = bind_unix(&long).await.unwrap_err();
+    assert!(matches!(error, BindError::PathTooLong { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_ends_removes_its_socket() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run/control.sock");
+    let shutdown = CancellationToken::new();
+    let socket = bind_unix(&path).await.unwrap();
+    let router = router(FakeControl::new(), Access::Local);
+    let task = tokio::spawn(serve_unix(socket, router, shutdown.clone()));
+    shutdown.cancel();
+    tokio::time::timeout(LONG, task).await.unwrap().unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn no_more_than_so_many_connections_are_served_and_silent_ones_are_cut() {
+    let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let router = router(FakeControl::new(), Access::Local);
+    let limited = Limited::with(listener, 1, Duration::from_millis(300));
+    let task = tokio::spawn(super::serve::serve(limited, router, shutdown.clone()));
+    // The only place is taken by one that says nothing; the second is served once that one is cut.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.write_all(b"GET /api/v1/hea").await.unwrap();
+    let http = Client::builder().no_proxy().timeout(LONG).build().unwrap();
+    let health = http.get(format!("http://{address}/api/v1/health"));
+    assert_eq!(health.send().await.unwrap().status(), 200);
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(LONG, silent.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the silent connection was not cut");
+    shutdown.cancel();
+    tokio::time::timeout(LONG, task).await.unwrap().unwrap().unwrap();
+}
+
+#[test]
+fn codes_are_unique() {
+    let mut names = Code::ALL.map(Code::name).to_vec();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Code::ALL.len());
+}
