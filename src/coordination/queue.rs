@@ -305,7 +305,10 @@ impl Queue {
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

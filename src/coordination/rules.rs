@@ -182,10 +182,7 @@ fn check_id(id: &TaskId) -> Result<(), TaskError> {
 
 /// The order in which new tasks can be created: dependencies first. Refuses unknown dependencies,
 /// cycles and an id named twice. `exists` tells which tasks are there already.
-pub fn order(
-    new: &[NewTask],
-    exists: &dyn Fn(&TaskId) -> bool,
-) -> Result<Vec<usize>, TaskError> {
+pub fn order(new: &[NewTask], exists: &dyn Fn(&TaskId) -> bool) -> Result<Vec<usize>, TaskError> {
     let mut by_id: BTreeMap<&TaskId, usize> = BTreeMap::new();
     for (at, task) in new.iter().enumerate() {
         if by_id.insert(&task.id, at).is_some() {
@@ -261,7 +258,8 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
         });
     }
     match (&task.status, &task.claim) {
-        (TaskStatus::Available, _) => {}
+        // Claimed by nobody is a damaged record: it may be taken.
+        (TaskStatus::Available, _) | (TaskStatus::Claimed, None) => {}
         (TaskStatus::Claimed, Some(claim)) if claim.lease_until <= now => {}
         (TaskStatus::Claimed, Some(claim)) => {
             return Err(TaskError::Claimed {
@@ -271,8 +269,6 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
                 until: claim.lease_until,
             });
         }
-        // A damaged record: claimed by nobody. Take it.
-        (TaskStatus::Claimed, None) => {}
         (status, _) => return Err(not_available(task, *status)),
     }
     if !unmet.is_empty() {

@@ -51,7 +51,13 @@ impl View {
         self.tasks.insert(id.clone(), entry);
         self.index(&task);
         if was_done != is_done {
-            let waiting: Vec<TaskId> = self.dependents.get(&id).into_iter().flatten().cloned().collect();
+            let waiting: Vec<TaskId> = self
+                .dependents
+                .get(&id)
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect();
             for waiting in waiting {
                 if let Some(entry) = self.tasks.get(&waiting).cloned() {
                     self.unready(&entry.task);
