@@ -227,7 +227,8 @@ async fn appear(
     let removed = task.status == TaskStatus::Cancelled && task.result.as_deref() == Some(REMOVED);
     // The other source may show a finished item for the first time, from before its tick: only a
     // tick that was seen in this source and is gone asks for it again.
-    if !removed && !(unticked && task.status.is_final()) {
+    let again = removed || (unticked && task.status.is_final());
+    if !again {
         return Ok(());
     }
     let by_us = task.status == TaskStatus::Done && task.result.as_deref() != Some(TICKED);

@@ -258,7 +258,8 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
         });
     }
     match (&task.status, &task.claim) {
-        (TaskStatus::Available, _) => {}
+        // Claimed by nobody is a damaged record: it may be taken.
+        (TaskStatus::Available, _) | (TaskStatus::Claimed, None) => {}
         (TaskStatus::Claimed, Some(claim)) if claim.lease_until <= now => {}
         (TaskStatus::Claimed, Some(claim)) => {
             return Err(TaskError::Claimed {
@@ -268,8 +269,6 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
                 until: claim.lease_until,
             });
         }
-        // A damaged record: claimed by nobody. Take it.
-        (TaskStatus::Claimed, None) => {}
         (status, _) => return Err(not_available(task, *status)),
     }
     if !unmet.is_empty() {

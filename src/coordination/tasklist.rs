@@ -23,7 +23,7 @@ pub const MAX_ITEMS: usize = 4000;
 /// Most entries of a [`SeenList`], with those that went away.
 const MAX_SEEN: usize = 7000;
 
-/// Hexadecimal digits of a key: 40 bits.
+/// Bytes of the hash that make a key: 40 bits, ten hexadecimal digits.
 const KEY_BYTES: usize = 5;
 
 /// One checklist item.
@@ -234,7 +234,7 @@ fn own_text(text: &str, found: &Found, later: &[Found]) -> String {
     {
         // A nested item's own nested items lie inside it and were skipped with it.
         if nested.range.start >= at {
-            raw.push_str(&text[at..nested.range.start]);
+            raw.push_str(text[at..nested.range.start].trim_end_matches([' ', '\t']));
             at = nested.range.end;
         }
     }
@@ -277,11 +277,9 @@ fn key(normal: &str, occurrence: usize) -> String {
         .chain_update(b"\0")
         .chain_update(occurrence.to_string().as_bytes())
         .finalize();
-    digest
-        .iter()
-        .take(KEY_BYTES)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let start = digest.iter().take(KEY_BYTES);
+    let number = start.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{number:0width$x}", width = KEY_BYTES * 2)
 }
 
 /// What was last seen of an item, in one source. Written as an array to stay small.

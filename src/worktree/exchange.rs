@@ -176,15 +176,14 @@ fn ours(all: &[Held], at: usize) -> BTreeSet<Print> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Print {
     length: usize,
-    sha256: String,
+    sha256: [u8; 32],
 }
 
 impl Print {
     fn of(bytes: &[u8]) -> Self {
-        let digest = Sha256::digest(bytes);
         Self {
             length: bytes.len(),
-            sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: Sha256::digest(bytes).into(),
         }
     }
 
@@ -751,7 +750,7 @@ mod tests {
         type Save = fn(&Path);
         let saves: [(&str, Save); 4] = [
             ("in place", |file| {
-                fs::write(file, "- [ ] a\n- [ ] mine\n").unwrap()
+                fs::write(file, "- [ ] a\n- [ ] mine\n").unwrap();
             }),
             ("rename", |file| {
                 let other = file.with_extension("tmp");
@@ -930,7 +929,7 @@ mod tests {
                 place.tick(&item);
             });
             place.quiesce(&item);
-            expected += &format!("- [x] {item}\n{line}");
+            expected.push_str(&["- [x] ", &item, "\n", &line].concat());
             assert_eq!(place.text(), expected, "{what}");
         }
     }
