@@ -15,7 +15,8 @@ use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, Timestamp,
+    AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
+    Timestamp,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -298,7 +299,7 @@ async fn the_answer_to_a_stop_is_the_next_task() -> Result<()> {
     };
     assert_eq!(report.agent, AgentId::worker(1));
     assert_eq!(report.incarnation, Some(Incarnation(4)));
-    assert_eq!(report.session.as_ref().map(|s| s.as_str()), Some("s-1"));
+    assert_eq!(report.session.as_ref().map(SessionId::as_str), Some("s-1"));
     assert_eq!(report.head, Some(CommitId::from(COMMIT)));
     assert!(!report.spooled);
     assert_eq!(
