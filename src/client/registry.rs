@@ -99,7 +99,10 @@ pub fn list(directory: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for file in files {
         let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             entries.extend(read(&path));
         }
     }
@@ -120,7 +123,13 @@ fn path(directory: &Path, project: &ProjectId) -> PathBuf {
     let safe: String = project
         .as_str()
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     directory.join(format!("{safe}.json"))
 }
@@ -185,7 +194,10 @@ mod tests {
         let all = with(&[("XDG_RUNTIME_DIR", "/run/user/1"), ("HOME", "/home/a")]);
         assert_eq!(all, Some("/run/user/1/orchestrator/running".into()));
         let home = with(&[("XDG_RUNTIME_DIR", ""), ("HOME", "/home/a")]);
-        assert_eq!(home, Some("/home/a/.local/state/orchestrator/running".into()));
+        assert_eq!(
+            home,
+            Some("/home/a/.local/state/orchestrator/running".into())
+        );
         assert_eq!(with(&[("HOME", "relative")]), None);
     }
 
