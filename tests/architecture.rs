@@ -305,7 +305,7 @@ fn sources() -> Vec<Source> {
         .map(|path| (relative(&path, &root), path))
         .filter(|(name, _)| !is_test_file(name))
         .map(|(name, path)| {
-            let text = fs::read_to_string(&path).unwrap();
+            let text = fs::read_to_string(&path).expect("a source file is readable text");
             let bare = without_comments_and_strings(&text);
             let tests = test_lines(&bare);
             let code = bare
@@ -343,7 +343,9 @@ fn rust_files(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn relative(path: &Path, root: &Path) -> String {
-    let below = path.strip_prefix(root).unwrap();
+    let below = path
+        .strip_prefix(root)
+        .expect("files were listed below the root");
     below.to_string_lossy().replace('\\', "/")
 }
 
@@ -446,7 +448,7 @@ fn without_comments_and_strings(text: &str) -> String {
         let end = match chars[at] {
             '/' if chars.get(at + 1) == Some(&'/') => line_comment(&chars, at),
             '/' if chars.get(at + 1) == Some(&'*') => block_comment(&chars, at),
-            'r' if raw_string(&chars, at).is_some() => raw_string(&chars, at).unwrap(),
+            'r' => raw_string(&chars, at).unwrap_or(at),
             '"' => string(&chars, at),
             '\'' => character(&chars, at),
             _ => at,

@@ -73,7 +73,7 @@ impl Context {
                 entry: Some(entry),
             }),
             // Its entry may be gone while it lives, for example after a clean-up of /run.
-            Err(error) => match self.socket_of_config(&target) {
+            Err(error) => match socket_of_config(&target) {
                 Some(socket) => Ok(Running {
                     client: Client::unix(&socket)?,
                     entry: None,
@@ -81,15 +81,6 @@ impl Context {
                 None => Err(error),
             },
         }
-    }
-
-    fn socket_of_config(&self, target: &Target) -> Option<PathBuf> {
-        let Target::Config(directory) = target else {
-            return None;
-        };
-        let socket = wiring::load(directory).ok()?.control_socket;
-        std::os::unix::net::UnixStream::connect(&socket).ok()?;
-        Some(socket)
     }
 
     /// The state directory, also of a supervisor that has ended: for reading what it left.
@@ -120,6 +111,16 @@ impl Context {
             None => Error::new(Exit::NotRunning, "no supervisor is running"),
         })
     }
+}
+
+/// The control socket that the configuration names, if somebody listens there.
+fn socket_of_config(target: &Target) -> Option<PathBuf> {
+    let Target::Config(directory) = target else {
+        return None;
+    };
+    let socket = wiring::load(directory).ok()?.control_socket;
+    std::os::unix::net::UnixStream::connect(&socket).ok()?;
+    Some(socket)
 }
 
 /// The agent of this name, or an error that names those there are.

@@ -1,5 +1,6 @@
 //! The table of exit codes. Stable: scripts depend on it, and a test holds it to the help text.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -72,7 +73,7 @@ impl Exit {
     pub fn table() -> String {
         let mut text = String::from("Exit codes:\n");
         for exit in Self::ALL {
-            text.push_str(&format!("  {}  {}\n", exit.code(), exit.meaning()));
+            let _ = writeln!(text, "  {}  {}", exit.code(), exit.meaning());
         }
         text
     }

@@ -56,15 +56,15 @@ fn run(cli: Cli) -> Result<Exit> {
 
 async fn dispatch(cli: Cli) -> Result<Exit> {
     let context = Context::new(cli.target);
-    let Some(command) = cli.command else {
+    let Some(chosen) = cli.command else {
         if context.config.is_none() {
-            let _ = super::args::command().print_help();
-            output::say("\nerror: no command and no `--config DIR`");
+            output::say(&command().render_help().to_string());
+            output::say("error: no command and no `--config DIR`");
             return Ok(Exit::Usage);
         }
         return up::run(&context, &up::UpArgs::default()).await;
     };
-    match command {
+    match chosen {
         Command::Up(args) => up::run(&context, &args).await,
         Command::Down(args) => down::run(&context, &args).await,
         Command::Status(args) => status::run(&context, &args).await,

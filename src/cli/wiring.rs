@@ -51,18 +51,21 @@ pub fn schema() -> Result<Value> {
 }
 
 /// Runs the supervisor until its end.
+#[expect(clippy::unused_async, reason = "the room behind it is async")]
 pub async fn run_supervisor(settings: Settings, mode: Mode) -> Result<Exit> {
     let _ = (settings, mode);
     Err(unconnected("the supervisor"))
 }
 
 /// Shows an agent's terminal in this one, until the pane is closed.
+#[expect(clippy::unused_async, reason = "the room behind it is async")]
 pub async fn view(project: &ProjectId, agent: &AgentId) -> Result<Exit> {
     let _ = (project, agent);
     Err(unconnected("the view"))
 }
 
 /// The whole system on a sample repository.
+#[expect(clippy::unused_async, reason = "the room behind it is async")]
 pub async fn demo(args: &DemoArgs) -> Result<Exit> {
     let _ = args;
     Err(unconnected("the demo"))

@@ -43,7 +43,7 @@ pub(super) fn last_lines(path: &Path, lines: usize) -> io::Result<(String, Posit
 }
 
 fn line_count(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte == b'\n').count()
+    bytes.split(|byte| *byte == b'\n').count() - 1
 }
 
 fn keep_last(bytes: &[u8], lines: usize) -> &[u8] {

@@ -16,18 +16,30 @@ use crate::model::view::FleetView;
 /// Ages move on between changes.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How each snapshot is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    InPlace,
+    OneAfterTheOther,
+    Json,
+}
+
 pub(super) async fn run(client: &Client, json: bool) -> Result<Exit> {
     let mut views = client.watch().await?;
-    let in_place = !json && io::stdout().is_terminal();
+    let form = match json {
+        true => Form::Json,
+        false if io::stdout().is_terminal() => Form::InPlace,
+        false => Form::OneAfterTheOther,
+    };
     let ended = {
-        let screen = in_place.then(Screen::enter);
-        let watching = watch(&mut views, json, screen.as_ref());
+        let _screen = (form == Form::InPlace).then(Screen::enter);
+        let watching = watch(&mut views, form);
         tokio::select! {
             result = watching => result?,
             () = told_to_end() => return Ok(Exit::Done),
         }
     };
-    if let (Some(view), true) = (&ended, in_place) {
+    if let (Some(view), Form::InPlace) = (&ended, form) {
         // The screen is back as it was; what was seen last stays readable.
         output::data(&frame(view))?;
     }
@@ -51,11 +63,7 @@ async fn told_to_end() {
 }
 
 /// Until the stream ends; gives the last snapshot.
-async fn watch(
-    views: &mut StatusStream,
-    json: bool,
-    screen: Option<&Screen>,
-) -> Result<Option<FleetView>> {
+async fn watch(views: &mut StatusStream, form: Form) -> Result<Option<FleetView>> {
     let mut last: Option<FleetView> = None;
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -64,29 +72,32 @@ async fn watch(
                 None => return Ok(last),
                 Some(view) => {
                     let view = view?;
-                    show(&view, json, screen)?;
+                    show(&view, form)?;
                     last = Some(view);
                 }
             },
-            _ = tick.tick(), if screen.is_some() => {
-                if let (Some(view), Some(screen)) = (&last, screen) {
-                    screen.draw(&frame(view))?;
+            _ = tick.tick(), if form == Form::InPlace => {
+                if let Some(view) = &last {
+                    show(view, form)?;
                 }
             }
         }
     }
 }
 
-fn show(view: &FleetView, json: bool, screen: Option<&Screen>) -> Result<()> {
-    if json {
-        let line = serde_json::to_string(view).map_err(|error| {
-            Error::new(Exit::Failure, "cannot write the answer as JSON").because(&error)
-        })?;
-        return output::data(&format!("{line}\n"));
-    }
-    match screen {
-        Some(screen) => screen.draw(&frame(view)),
-        None => output::data(&format!("{}\n", frame(view))),
+fn show(view: &FleetView, form: Form) -> Result<()> {
+    match form {
+        Form::Json => {
+            let line = serde_json::to_string(view).map_err(|error| {
+                Error::new(Exit::Failure, "cannot write the answer as JSON").because(&error)
+            })?;
+            output::data(&format!("{line}\n"))
+        }
+        Form::OneAfterTheOther => output::data(&format!("{}\n", frame(view))),
+        Form::InPlace => {
+            let rows = output::terminal_size().map_or(usize::MAX, |(_, rows)| usize::from(rows));
+            output::data(&over(&frame(view), rows))
+        }
     }
 }
 
@@ -110,12 +121,6 @@ impl Screen {
         put("\x1b[?1049h\x1b[?25l");
         Self
     }
-
-    /// Over what was there, cut to the height, so that nothing scrolls or flickers.
-    fn draw(&self, frame: &str) -> Result<()> {
-        let rows = output::terminal_size().map_or(usize::MAX, |(_, rows)| usize::from(rows));
-        output::data(&over(frame, rows))
-    }
 }
 
 impl Drop for Screen {
@@ -131,6 +136,7 @@ fn put(sequence: &str) {
         .and_then(|()| stdout.flush());
 }
 
+/// Over what was there, cut to the height, so that nothing scrolls or flickers.
 fn over(frame: &str, rows: usize) -> String {
     let mut text = String::from("\x1b[H");
     for (row, line) in frame.lines().take(rows).enumerate() {
