@@ -1,6 +1,7 @@
 //! The binary as people run it: arguments, output, exit codes. A fleet that is not there answers
 //! on a real control socket; home and environment are the test's own.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
