@@ -6,52 +6,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
 use crate::model::{AgentId, HookAnswer, HookReport, Incarnation, SessionId};
-
-/// What people and scripts may ask for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "snake_case")]
-pub enum Request {
-    /// Stop the agent's container and start its next incarnation, with its conversation.
-    Restart { agent: AgentId },
-    /// Ask the manager to plan now, whatever the cool-down says.
-    Plan,
-    /// Fetch the remote now, for example from a post-receive hook.
-    Fetch,
-    /// End the fleet.
-    End { ending: Ending },
-}
-
-/// The three endings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// The daemon goes, the agents work on; the next start adopts them.
-    Detach,
-    /// No new tasks; when every turn has ended, detach.
-    Drain,
-    /// Ask each agent to stop, wait the grace, kill. Checkouts and conversations are kept.
-    Stop,
-}
-
-/// What became of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "reply", rename_all = "snake_case")]
-pub enum Reply {
-    Accepted,
-    /// Nothing to do: it is so already.
-    AlreadySo,
-    /// `code` is stable and public (`UNKNOWN_AGENT`, `ENDING`, ...).
-    Denied {
-        code: String,
-        reason: String,
-        hint: Option<String>,
-    },
-}
 
 /// Why the driver could not answer at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

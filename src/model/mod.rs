@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod hook;
 pub mod ids;
+pub mod request;
 pub mod task;
 pub mod time;
 pub mod view;
@@ -15,5 +16,6 @@ pub use hook::{HookAnswer, HookFact, HookReport, Screen};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
 };
+pub use request::{Ending, Reply, Request};
 pub use task::{Claim, Task, TaskContext, TaskSource, TaskStatus};
 pub use time::Timestamp;

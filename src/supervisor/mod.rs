@@ -1,1 +1,223 @@
-//! (room under construction)
+//! DECIDES. The supervisor is a value: what came in, the state, and what shall be done.
+//!
+//! Called by the driver in `daemon` alone. Must never do anything: no IO, no clock, no async, no
+//! randomness of its own. Time, ids and the queue's content come in as arguments; effects go out
+//! as [`Action`]s, whose results come back as [`Event`]s.
+//!
+//! ```text
+//!            Launch            SessionStart hook      first screen is a prompt
+//!   Absent ────────▶ Launching ─────────▶ Starting ───────────────────▶ Idle ◀───────┐
+//!                                                                        │ claim     │ Stop hook,
+//!   crash: Backoff ──▶ Launching (next incarnation, --resume)            ▼           │ queue empty
+//!   crash loop: Failed (a person acts)                  Claiming ─▶ Delivering ─▶ Working
+//!                                                            ▲  Stop hook, next task │
+//!                                                            └──────────────────────┘
+//! ```
+//!
+//! Rules that hold everywhere: every life of an agent has an [`Incarnation`](crate::model::Incarnation) and an event of an
+//! earlier life changes nothing; start-up is only the first inventory; not seeing something is not
+//! proof that it is gone; a weak signal never stops an agent.
+
+mod action;
+mod delivery;
+mod ending;
+mod hooks;
+mod input;
+mod leasing;
+mod lifecycle;
+mod merging;
+mod planning;
+mod policy;
+mod state;
+mod texts;
+mod view;
+
+pub use action::{Action, ClaimFor, NewTask};
+pub use input::{
+    Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
+    RemoteOutcome, SeenContainer,
+};
+pub use policy::Policy;
+pub use state::{AgentState, Fleet, FleetPhase, Held, Phase};
+pub use texts::TextContext;
+
+use std::time::Duration;
+
+use crate::model::{AgentId, Reply, Request, Timestamp};
+
+/// The deciding value. Everything it remembers is in [`Fleet`], which the driver persists.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    policy: Policy,
+    fleet: Fleet,
+    /// What the queue holds now; handed in, never persisted here.
+    queue: QueueView,
+    /// An inventory has been seen: before that, nothing is known about anybody.
+    ready: bool,
+    actions: Vec<Action>,
+}
+
+impl Supervisor {
+    pub fn new(policy: Policy, fleet: Fleet) -> Self {
+        Self {
+            policy,
+            fleet,
+            queue: QueueView::default(),
+            ready: false,
+            actions: Vec::new(),
+        }
+    }
+
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// A request from people or scripts; it may be denied.
+    pub fn request(&mut self, now: Timestamp, request: Request) -> (Reply, Vec<Action>) {
+        let reply = match request {
+            Request::Restart { agent } => self.request_restart(now, &agent),
+            Request::Plan => self.request_plan(now),
+            Request::Fetch => self.request_fetch(now),
+            Request::End { ending } => self.request_end(now, ending),
+        };
+        self.settle(now);
+        (reply, std::mem::take(&mut self.actions))
+    }
+
+    /// A fact from the world; it is never denied.
+    pub fn observe(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        match event {
+            Event::InventoryTaken(inventory) => self.on_inventory(now, inventory),
+            Event::Launched {
+                agent,
+                incarnation,
+                container,
+            } => {
+                self.on_launched(now, &agent, incarnation, container);
+            }
+            Event::LaunchFailed {
+                agent,
+                incarnation,
+                reason,
+                hint,
+                retry,
+            } => {
+                self.on_launch_failed(now, &agent, incarnation, &reason, hint, retry);
+            }
+            Event::Exited {
+                agent,
+                incarnation,
+                exit_code,
+                out_of_memory,
+            } => {
+                self.on_exited(now, &agent, incarnation, exit_code, out_of_memory);
+            }
+            Event::Hook(hook) => self.on_hook(now, hook),
+            Event::AnswerLost {
+                agent,
+                incarnation,
+                text,
+            } => self.on_answer_lost(now, &agent, incarnation, &text),
+            Event::ScreenSeen {
+                agent,
+                incarnation,
+                screen,
+            } => {
+                self.on_screen(now, &agent, incarnation, screen);
+            }
+            Event::Pasted { agent, incarnation } => self.on_pasted(now, &agent, incarnation),
+            Event::PasteFailed {
+                agent,
+                incarnation,
+                reason,
+            } => {
+                self.on_paste_failed(now, &agent, incarnation, &reason);
+            }
+            Event::QueueChanged(queue) => {
+                self.queue = queue;
+                self.note_arrivals();
+            }
+            Event::Claimed { agent, task } => self.on_claimed(now, &agent, *task),
+            Event::ClaimLost {
+                agent,
+                task,
+                reason,
+            } => {
+                self.on_claim_lost(now, &agent, &task, &reason);
+            }
+            Event::TaskFinished { agent, task } => self.on_task_finished(&agent, &task),
+            Event::Imported { agent, outcome } => self.on_imported(now, &agent, outcome),
+            Event::MergeFinished {
+                agent,
+                commit,
+                outcome,
+            } => {
+                self.on_merge_finished(now, &agent, &commit, outcome);
+            }
+            Event::PushFinished(outcome) => self.on_push_finished(now, outcome),
+            Event::RemoteFetched(outcome) => self.on_remote_fetched(now, outcome),
+            Event::DirectionSeen { present } => self.fleet.planning.direction_present = present,
+            Event::Noticed { agent, text, hint } => self.notice(now, agent.as_ref(), &text, hint),
+        }
+        self.settle(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Handles every deadline that is due.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Action> {
+        self.expire_agents(now);
+        self.expire_remote(now);
+        self.settle(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// The earliest deadline, with what waits for it.
+    pub fn next_deadline(&self) -> Option<(Timestamp, String)> {
+        let agents = self.fleet.agents.values().filter_map(|agent| {
+            let (at, what) = agent.phase.deadline()?;
+            Some((at, format!("{}: {what}", agent.id)))
+        });
+        agents
+            .chain(self.merging_deadlines())
+            .chain(self.planning_deadline())
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// What follows from the state however it came about: idle agents get work, merges go on,
+    /// the manager is asked to plan, an ending ends. Level-triggered, so that a missed moment
+    /// does not matter.
+    fn settle(&mut self, now: Timestamp) {
+        if !self.ready {
+            self.end_if_done(now);
+            return;
+        }
+        self.continue_merging(now);
+        self.plan_if_needed(now);
+        self.dispatch(now);
+        self.end_if_done(now);
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Tells people, once per text while it stays among the newest.
+    fn notice(
+        &mut self,
+        now: Timestamp,
+        agent: Option<&AgentId>,
+        text: &str,
+        hint: Option<String>,
+    ) {
+        self.fleet.notice(now, agent.cloned(), text, hint);
+    }
+}
+
+/// Adds up to a quarter to a delay, so that several agents do not come back at the same moment.
+fn with_jitter(delay: Duration, fraction: f64) -> Duration {
+    delay + delay.mul_f64(fraction.clamp(0.0, 1.0) / 4.0)
+}

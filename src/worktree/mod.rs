@@ -1,1 +1,43 @@
-//! (room under construction)
+//! Git: the supervisor's bare store, one isolated checkout per agent, bundles, merges, pushes.
+//!
+//! Called by `daemon`, on blocking threads (every function here blocks). Layout, from experiments
+//! with planted hooks, filters, configuration and git directories:
+//!
+//! ```text
+//! <state>/store.git                  bare; the supervisor's only; never prunes
+//!   refs/heads/<branch>              what the supervisor has merged
+//!   refs/remotes/origin/<branch>     the remote, as last fetched
+//!   refs/workers/<agent>/head        the agent's newest imported commit
+//!   refs/workers/<agent>/previous/*  imported commits the agent has since rewritten
+//!   refs/orchestrator/replaced/*     remote commits a forced push took away
+//! <state>/agents/<agent>/checkout    `clone --shared` of the store; the agent's own
+//! ```
+//!
+//! The threat model: an agent owns its checkout and may plant anything in it. Must never open,
+//! with git or libgit2, a directory an agent can write: work comes back as a bundle made inside
+//! the sandbox ([`sandbox`]) and imported through a quarantine, merges happen in memory, single
+//! files are read with [`read_beneath`]. Must never delete a ref, a branch or a checkout, never
+//! touch an agent's working tree, and never push with force.
+
+pub mod exchange;
+mod beneath;
+mod bundle;
+mod checkout;
+mod command;
+mod conflict;
+mod making;
+mod merge;
+mod push;
+mod read;
+mod remote;
+pub mod sandbox;
+mod store;
+
+pub use beneath::read_beneath;
+pub use bundle::BundleSource;
+pub use checkout::{Checkout, CheckoutSpec};
+pub use conflict::ConflictFile;
+pub use merge::{FileEdit, MergeOutcome};
+pub use push::PushOutcome;
+pub use remote::Fetched;
+pub use store::{GitStore, Identity};

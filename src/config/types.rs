@@ -1,0 +1,152 @@
+//! The validated configuration: plain data that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::show;
+use crate::model::ProjectId;
+
+/// Everything the fleet is told. Made only by `load`. Its `Debug` hides what may be secret.
+#[derive(Clone, PartialEq)]
+pub struct Config {
+    /// The config directory, absolute, links followed.
+    pub directory: PathBuf,
+    /// May hold a password or token: show it only through `redact_url`. Local paths are absolute.
+    pub repository_url: String,
+    pub branch: String,
+    /// 1 to 64.
+    pub worker_count: u32,
+    /// An absolute glob pattern for the `glob` crate.
+    pub claude_configs: String,
+    pub project: ProjectId,
+    /// Absolute; may not exist yet.
+    pub state_directory: PathBuf,
+    pub model: String,
+    pub claude_version: String,
+    pub image: ImageChoice,
+    pub container: Container,
+    /// For every agent; values may be secret.
+    pub environment: BTreeMap<String, String>,
+    /// 0: choose a free port.
+    pub api_port: u16,
+    pub planning: Planning,
+    pub fetch_interval: Duration,
+    pub push: bool,
+    pub tasks: Tasks,
+    pub git: GitIdentity,
+    pub restart: Restart,
+    pub stop_grace: Duration,
+    pub logs: Logs,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entry(&"directory", &self.directory)
+            .entries(show::values(self))
+            .finish()
+    }
+}
+
+/// What image agents run in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageChoice {
+    /// The agent image that comes with this program.
+    Bundled,
+    /// A user's own image reference.
+    Named(String),
+    /// A user's own Dockerfile, absolute; a regular file when it was loaded.
+    Dockerfile(PathBuf),
+}
+
+/// Limits of one agent's container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Container {
+    /// Never 0.
+    pub uid: u32,
+    /// Bytes.
+    pub memory: u64,
+    /// Cores; may be a fraction.
+    pub cpus: f64,
+    pub pids: u32,
+    /// Bytes.
+    pub tmp_size: u64,
+}
+
+impl Container {
+    /// The CPU limit in thousandths of a core, as containers are given it.
+    pub fn milli_cpus(&self) -> i64 {
+        (self.cpus * 1000.0).round() as i64
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planning {
+    pub empty_rounds: u32,
+    pub cool_down: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tasks {
+    pub attempts: u32,
+    pub lease: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitIdentity {
+    pub name: String,
+    pub email: String,
+}
+
+/// `backoff` is at most `maximum_backoff`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    pub burst: u32,
+    pub window: Duration,
+    pub backoff: Duration,
+    pub maximum_backoff: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    pub level: LogLevel,
+    /// Bytes.
+    pub size: u64,
+    pub files: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+
+    /// From one of the words of the key `logs.level`.
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::Error,
+            Self::Warn,
+            Self::Info,
+            Self::Debug,
+            Self::Trace,
+        ]
+        .into_iter()
+        .find(|level| level.as_str() == word)
+    }
+}

@@ -1,0 +1,375 @@
+//! The task queue of one process: a view fed by the store's `watch`, and changes that are one
+//! conditional append each.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::rules::{self, Changed, Claimant, NewTask, Retry, TaskError};
+use super::view::View;
+use super::write::{self, Written};
+use crate::model::view::TaskCounts;
+use crate::model::{AgentId, Incarnation, Task, TaskId, Timestamp};
+use crate::ports::{PortResult, Record, Store};
+
+/// Tasks are the subjects `task/<id>`.
+pub const PREFIX: &str = "task/";
+
+/// Most tasks `candidates` and `expired` give at once.
+pub const MAX_CANDIDATES: usize = 64;
+
+/// Lost races before a change gives up; each means that somebody else got on.
+const MAX_RACES: u32 = 64;
+
+/// Between two tries to get the store back.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A task as a record: the task, and the operation that wrote it (`facts/platform.md` D.2, rule 2).
+#[derive(Serialize)]
+struct Stored<'a> {
+    #[serde(flatten)]
+    task: &'a Task,
+    operation: &'a str,
+}
+
+/// Cheap to clone. The informer ends with the last clone.
+#[derive(Clone)]
+pub struct Queue {
+    shared: Arc<Shared>,
+    _informer: Arc<Informer>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    view: RwLock<View>,
+    changes: watch::Sender<u64>,
+}
+
+struct Informer(JoinHandle<()>);
+
+impl Drop for Informer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Queue {
+    /// Lists all tasks and follows the store from there on a task of the current runtime.
+    pub async fn open(store: Arc<dyn Store>) -> PortResult<Self> {
+        let shared = Arc::new(Shared {
+            store,
+            view: RwLock::default(),
+            changes: watch::Sender::new(0),
+        });
+        let listed = shared.relist().await?;
+        let informer = tokio::spawn(Arc::clone(&shared).follow(listed));
+        Ok(Self {
+            shared,
+            _informer: Arc::new(Informer(informer)),
+        })
+    }
+
+    /// Creates one task. Its dependencies must exist.
+    pub async fn create(&self, new: NewTask, now: Timestamp) -> Result<Task, TaskError> {
+        let mut created = self.create_all(vec![new], now).await?;
+        created.pop().ok_or_else(|| TaskError::Invalid {
+            task: TaskId::new(""),
+            problem: "nothing was created".to_owned(),
+        })
+    }
+
+    /// Creates several tasks that may depend on each other, dependencies first. Everything is
+    /// checked before the first one is written; a task written by somebody else meanwhile ends it
+    /// with [`TaskError::AlreadyExists`], and those before it stay.
+    pub async fn create_all(
+        &self,
+        new: Vec<NewTask>,
+        now: Timestamp,
+    ) -> Result<Vec<Task>, TaskError> {
+        for task in &new {
+            // Another process may have created one that this view has not seen yet.
+            for dependency in &task.dependencies {
+                if self.get(dependency).is_none() {
+                    self.refresh(dependency).await?;
+                }
+            }
+        }
+        let order = rules::order(&new, &|id| self.get(id).is_some())?;
+        let mut tasks = Vec::with_capacity(new.len());
+        for at in order {
+            let task = rules::create(&new[at], now)?;
+            if self.get(&task.id).is_some() {
+                return Err(TaskError::AlreadyExists(task.id));
+            }
+            tasks.push(task);
+        }
+        for task in &tasks {
+            if !self.write(0, task).await? {
+                self.refresh(&task.id).await?;
+                return Err(TaskError::AlreadyExists(task.id.clone()));
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// Exactly one of all who try gets the task. The fence is in the task's claim; show it at
+    /// renew, complete, fail, release, push and merge.
+    pub async fn claim(
+        &self,
+        id: &TaskId,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Task, TaskError> {
+        let who = Claimant {
+            agent,
+            incarnation,
+            lease,
+        };
+        let decide = |task: &Task| rules::claim(task, who, self.view().unmet(task), now);
+        self.change(id, &decide).await
+    }
+
+    pub async fn renew(
+        &self,
+        id: &TaskId,
+        fence: u64,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Task, TaskError> {
+        self.change(id, &|task| rules::renew(task, fence, lease, now))
+            .await
+    }
+
+    pub async fn complete(
+        &self,
+        id: &TaskId,
+        fence: u64,
+        result: &str,
+        now: Timestamp,
+    ) -> Result<Task, TaskError> {
+        self.change(id, &|task| rules::complete(task, fence, result, now))
+            .await
+    }
+
+    pub async fn fail(
+        &self,
+        id: &TaskId,
+        fence: u64,
+        reason: &str,
+        retry: Retry,
+        now: Timestamp,
+    ) -> Result<Task, TaskError> {
+        self.change(id, &|task| rules::fail(task, fence, reason, retry, now))
+            .await
+    }
+
+    pub async fn release(
+        &self,
+        id: &TaskId,
+        fence: u64,
+        now: Timestamp,
+    ) -> Result<Task, TaskError> {
+        self.change(id, &|task| rules::release(task, fence, now))
+            .await
+    }
+
+    /// Ends a task that is not finished, claimed or not.
+    pub async fn cancel(
+        &self,
+        id: &TaskId,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Task, TaskError> {
+        self.change(id, &|task| rules::cancel(task, reason, now))
+            .await
+    }
+
+    /// What the agent may claim now, best first; at most [`MAX_CANDIDATES`].
+    pub fn candidates(&self, agent: &AgentId) -> Vec<Task> {
+        self.view().candidates(agent, MAX_CANDIDATES)
+    }
+
+    /// How many tasks wait for the agent, without a bound.
+    pub fn ready_count(&self, agent: &AgentId) -> usize {
+        self.view().ready_count(agent)
+    }
+
+    /// Claimed tasks whose lease has run out; at most [`MAX_CANDIDATES`].
+    pub fn expired(&self, now: Timestamp) -> Vec<Task> {
+        self.view().expired(now, MAX_CANDIDATES)
+    }
+
+    /// When the next lease runs out.
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.view().next_expiry()
+    }
+
+    pub fn get(&self, id: &TaskId) -> Option<Task> {
+        self.view().get(id).map(|entry| Task::clone(&entry.task))
+    }
+
+    /// Every known task, by id.
+    pub fn all(&self) -> Vec<Task> {
+        self.view().tasks().map(|task| Task::clone(task)).collect()
+    }
+
+    pub fn by_status(&self) -> TaskCounts {
+        self.view().counts()
+    }
+
+    /// Moves with each change of the view, whoever made it.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Reads the task, decides, appends; again after a lost race. A refusal is given only on what
+    /// the store says now, never on an old view.
+    pub(super) async fn change(
+        &self,
+        id: &TaskId,
+        decide: &(dyn Fn(&Task) -> Changed + Sync),
+    ) -> Result<Task, TaskError> {
+        let mut fresh = false;
+        for _ in 0..MAX_RACES {
+            let entry = self.view().get(id).cloned();
+            let decided = entry.as_ref().map(|entry| decide(&entry.task));
+            match (entry, decided) {
+                (Some(entry), Some(Ok(Some(next)))) => {
+                    if self.write(entry.seq, &next).await? {
+                        return Ok(next);
+                    }
+                    self.refresh(id).await?;
+                    fresh = true;
+                }
+                (Some(entry), Some(Ok(None))) if fresh => return Ok(Task::clone(&entry.task)),
+                (_, Some(Err(refused))) if fresh => return Err(refused),
+                (None, _) if fresh => return Err(TaskError::NotFound(id.clone())),
+                _ => {
+                    self.refresh(id).await?;
+                    fresh = true;
+                }
+            }
+        }
+        Err(TaskError::Unknown {
+            task: id.clone(),
+            text: format!("{MAX_RACES} other changes came first; try again"),
+        })
+    }
+
+    /// True if written, false if somebody else was first. The view contains what was written.
+    async fn write(&self, expected: u64, task: &Task) -> Result<bool, TaskError> {
+        let operation = write::operation();
+        let stored = Stored {
+            task,
+            operation: &operation,
+        };
+        let data = serde_json::to_vec(&stored).map_err(|error| TaskError::Invalid {
+            task: task.id.clone(),
+            problem: format!("it cannot be written as JSON: {error}"),
+        })?;
+        let subject = subject(&task.id);
+        let written =
+            write::append(&*self.shared.store, &subject, expected, &data, &operation).await?;
+        match written {
+            Written::At(seq) => {
+                self.shared.put(seq, task.clone());
+                Ok(true)
+            }
+            Written::Superseded => {
+                self.refresh(&task.id).await?;
+                Ok(true)
+            }
+            Written::Conflict => Ok(false),
+            Written::Unknown(text) => Err(TaskError::Unknown {
+                task: task.id.clone(),
+                text,
+            }),
+        }
+    }
+
+    async fn refresh(&self, id: &TaskId) -> PortResult<()> {
+        if let Some(record) = self.shared.store.last(&subject(id)).await? {
+            self.shared.take(record);
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Takes in the newest state of every task. Returns where a watch goes on: the newest record
+    /// of the list, not of the view, which our own later writes may have moved past others.
+    async fn relist(&self) -> PortResult<u64> {
+        let mut newest = 0;
+        for record in self.store.list(PREFIX).await? {
+            newest = newest.max(record.seq);
+            self.take(record);
+        }
+        Ok(newest)
+    }
+
+    /// Follows the log for ever; when the store goes away, waits for it and lists anew.
+    async fn follow(self: Arc<Self>, mut after: u64) {
+        loop {
+            if let Err(error) = self.follow_from(after).await {
+                tracing::warn!(error = %error.chain(), "the task queue lost the store; trying again");
+            }
+            tokio::time::sleep(RETRY).await;
+            match self.relist().await {
+                Ok(listed) => after = listed,
+                Err(error) => {
+                    tracing::debug!(error = %error.chain(), "the store is still away");
+                }
+            }
+        }
+    }
+
+    async fn follow_from(&self, after: u64) -> PortResult<()> {
+        let mut records = self.store.watch(after).await?;
+        while let Some(record) = records.next().await {
+            let record = record?;
+            if record.subject.starts_with(PREFIX) {
+                self.take(record);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, record: Record) {
+        match serde_json::from_slice::<Task>(&record.data) {
+            Ok(task) if subject(&task.id) == record.subject => self.put(record.seq, task),
+            Ok(task) => {
+                tracing::error!(subject = %record.subject, id = %task.id, "a task record under another task's subject was ignored");
+            }
+            Err(error) => {
+                tracing::error!(subject = %record.subject, seq = record.seq, %error, "a task record cannot be read and was ignored");
+            }
+        }
+    }
+
+    fn put(&self, seq: u64, task: Task) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = view.put(seq, task);
+        drop(view);
+        if changed {
+            self.changes.send_modify(|generation| *generation += 1);
+        }
+    }
+}
+
+fn subject(id: &TaskId) -> String {
+    format!("{PREFIX}{id}")
+}

@@ -1,0 +1,119 @@
+//! What may go out: what the supervisor wants done. Every action is idempotent; its result comes
+//! back as an event.
+
+use std::time::Duration;
+
+use crate::model::{
+    AgentId, CallbackId, CommitId, Ending, HookAnswer, Incarnation, SessionId, TaskId, TaskSource,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Checkout, directories, seeding, credential, hook socket, container. → `Launched`, `LaunchFailed`
+    Launch {
+        agent: AgentId,
+        incarnation: Incarnation,
+        session: SessionId,
+        resume: bool,
+    },
+    /// Open the hook door of an agent that is already running. → nothing
+    Adopt {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
+    /// → nothing; a view that dies is repaired by the next `EnsurePane`.
+    EnsurePane { agent: AgentId },
+    /// → `ScreenSeen`
+    CheckScreen {
+        agent: AgentId,
+        incarnation: Incarnation,
+        after: Duration,
+    },
+    /// → `Exited`, from the engine or from the effect, whichever comes first.
+    StopContainer {
+        agent: AgentId,
+        incarnation: Incarnation,
+        grace: Duration,
+    },
+    /// → `InventoryTaken`
+    TakeInventory { after: Duration },
+    /// → `Claimed`, `ClaimLost`
+    Claim {
+        agent: AgentId,
+        incarnation: Incarnation,
+        task: TaskId,
+        purpose: ClaimFor,
+    },
+    /// Answer a hook callback that waits. → nothing
+    Answer {
+        callback: CallbackId,
+        answer: HookAnswer,
+    },
+    /// Bring the checkout up to date, make sure the prompt is free, paste. → `Pasted`, `PasteFailed`, `ScreenSeen`
+    Paste {
+        agent: AgentId,
+        incarnation: Incarnation,
+        text: String,
+        bring_up_to: Option<CommitId>,
+        /// Clear an unsubmitted draft first.
+        clear: bool,
+    },
+    /// → `TaskFinished`
+    Complete {
+        agent: AgentId,
+        task: TaskId,
+        fence: u64,
+        result: String,
+    },
+    /// Give up a claim: back into the queue, or failed when the attempts are used up. → `TaskFinished`
+    Release {
+        agent: AgentId,
+        task: TaskId,
+        fence: u64,
+        reason: String,
+        retry: bool,
+    },
+    /// → `QueueChanged`
+    CreateTask(NewTask),
+    /// Read all task lists again, from the manager's checkout and from the branch. → `QueueChanged`
+    ReadTaskLists,
+    /// Take an agent's commits into the store. → `Imported`
+    Import {
+        agent: AgentId,
+        incarnation: Incarnation,
+        head: Option<CommitId>,
+    },
+    /// → `MergeFinished`
+    Merge {
+        agent: AgentId,
+        commit: CommitId,
+        message: String,
+    },
+    /// → `PushFinished`
+    Push { after: Duration },
+    /// → `RemoteFetched`
+    FetchRemote,
+    /// The fleet has ended this way; the daemon may go.
+    Finish { ending: Ending },
+}
+
+/// What a claim is for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "for", rename_all = "snake_case")]
+pub enum ClaimFor {
+    /// The answer to this Stop callback.
+    Answer { callback: CallbackId },
+    /// A paste into an idle prompt.
+    Paste,
+}
+
+/// A task the supervisor itself asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTask {
+    /// Fixed, so that creating it twice is one task.
+    pub id: TaskId,
+    pub owner: AgentId,
+    pub description: String,
+    pub priority: i64,
+    pub source: TaskSource,
+}

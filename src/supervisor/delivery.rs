@@ -1,0 +1,294 @@
+//! Which task goes to which agent, and how it gets there for sure.
+
+use std::time::Duration;
+
+use super::Supervisor;
+use super::action::{Action, ClaimFor};
+use super::lifecycle::{LOOK_AT_DIALOG, finish_action};
+use super::state::{FinishAs, Finishing, Held, Phase};
+use super::texts;
+use crate::model::{AgentId, Incarnation, Screen, Task, TaskId, Timestamp};
+
+/// A paste into a loaded machine may take its time; the receipt deadline starts after it.
+const PASTE_DEADLINE: Duration = Duration::from_secs(90);
+
+impl Supervisor {
+    /// The text whose receipt is awaited, for the driver to compare prompts with.
+    pub fn awaited_text(&self, id: &AgentId) -> Option<&str> {
+        let held = self.fleet.agents.get(id)?.held.as_ref()?;
+        (!held.delivered).then_some(held.text.as_str())
+    }
+
+    /// Gives every idle agent its next task.
+    pub(super) fn dispatch(&mut self, now: Timestamp) {
+        if self.fleet.ending().is_some() {
+            return;
+        }
+        let idle: Vec<AgentId> = self
+            .fleet
+            .agents
+            .values()
+            .filter(|agent| agent.phase == Phase::Idle && agent.held.is_none())
+            .map(|agent| agent.id.clone())
+            .collect();
+        for id in idle {
+            if let Some(task) = self.next_task(&id) {
+                self.claim(now, &id, task, ClaimFor::Paste);
+            }
+        }
+    }
+
+    /// The first candidate that nobody here is claiming, holding or finishing.
+    pub(super) fn next_task(&self, id: &AgentId) -> Option<TaskId> {
+        let taken = |task: &TaskId| {
+            self.fleet.agents.values().any(|agent| {
+                agent.held.as_ref().is_some_and(|held| held.task == *task)
+                    || agent.finishing.iter().any(|f| f.task == *task)
+                    || matches!(&agent.phase, Phase::Claiming { task: t, .. } if t == task)
+            })
+        };
+        self.queue
+            .candidates
+            .get(id)?
+            .iter()
+            .find(|task| !taken(task))
+            .cloned()
+    }
+
+    pub(super) fn claim(&mut self, now: Timestamp, id: &AgentId, task: TaskId, purpose: ClaimFor) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        agent.enter(
+            now,
+            Phase::Claiming {
+                task: task.clone(),
+                purpose: purpose.clone(),
+            },
+            format!("claiming {task}"),
+        );
+        let incarnation = agent.incarnation;
+        self.act(Action::Claim {
+            agent: id.clone(),
+            incarnation,
+            task,
+            purpose,
+        });
+    }
+
+    pub(super) fn on_claimed(&mut self, now: Timestamp, id: &AgentId, task: Task) {
+        let context = self.text_context(id);
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let fence = task.claim.as_ref().map_or(0, |claim| claim.fence);
+        let purpose = match &agent.phase {
+            Phase::Claiming {
+                task: wanted,
+                purpose,
+            } if *wanted == task.id => purpose.clone(),
+            _ => {
+                // The agent died or was stopped meanwhile: give it back.
+                let back = Finishing {
+                    task: task.id,
+                    fence,
+                    text: "the agent went away while claiming".into(),
+                    outcome: FinishAs::Retry,
+                };
+                let action = finish_action(id, &back);
+                agent.finishing.push(back);
+                self.act(action);
+                return;
+            }
+        };
+        agent.held = Some(Held {
+            title: texts::title(&task),
+            text: texts::task(&task, &context),
+            fence,
+            source: task.source,
+            since: now,
+            attempts: task.attempts,
+            delivered: false,
+            task: task.id,
+        });
+        match purpose {
+            ClaimFor::Paste => self.deliver_held(now, id, 1),
+            ClaimFor::Answer { callback } => {
+                let Some(held) = &mut agent.held else { return };
+                held.delivered = true;
+                let text = held.text.clone();
+                let reason = format!("working on {}", held.task);
+                agent.enter(now, Phase::Working, reason);
+                self.hand_over(callback, text);
+            }
+        }
+    }
+
+    pub(super) fn on_claim_lost(&mut self, now: Timestamp, id: &AgentId, task: &TaskId, why: &str) {
+        if let Some(waiting) = self.queue.candidates.get_mut(id) {
+            waiting.retain(|candidate| candidate != task);
+        }
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let Phase::Claiming {
+            task: wanted,
+            purpose,
+        } = agent.phase.clone()
+        else {
+            return;
+        };
+        if wanted != *task {
+            return;
+        }
+        agent.enter(now, Phase::Idle, format!("{task} went elsewhere: {why}"));
+        if let ClaimFor::Answer { callback } = purpose {
+            self.next_or_let_go(now, id, Some(callback));
+        }
+    }
+
+    /// Pastes what the agent holds; `attempt` counts from 1.
+    pub(super) fn deliver_held(&mut self, now: Timestamp, id: &AgentId, attempt: u32) {
+        let bring_up_to = self.branch_head();
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let interrupted = agent.conversed && agent.phase == Phase::Idle && attempt == 1;
+        let Some(held) = &mut agent.held else { return };
+        if interrupted && (held.delivered || agent.restarts > 0) {
+            held.text = texts::again(&held.text);
+        }
+        held.delivered = false;
+        let text = held.text.clone();
+        let reason = format!("delivering {} (try {attempt})", held.task);
+        agent.enter(
+            now,
+            Phase::Delivering {
+                until: now + PASTE_DEADLINE,
+                attempt,
+            },
+            reason,
+        );
+        let incarnation = agent.incarnation;
+        let clear = attempt > 1;
+        self.act(Action::Paste {
+            agent: id.clone(),
+            incarnation,
+            text,
+            bring_up_to,
+            clear,
+        });
+    }
+
+    pub(super) fn on_pasted(&mut self, now: Timestamp, id: &AgentId, incarnation: Incarnation) {
+        let receipt_deadline = self.policy.receipt_deadline;
+        if !self.is_current(id, incarnation) {
+            return;
+        }
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if let Phase::Delivering { attempt, .. } = agent.phase {
+            agent.phase = Phase::Delivering {
+                until: now + receipt_deadline,
+                attempt,
+            };
+        }
+    }
+
+    pub(super) fn on_paste_failed(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        incarnation: Incarnation,
+        reason: &str,
+    ) {
+        if !self.is_current(id, incarnation) {
+            return;
+        }
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if let Phase::Delivering { attempt, .. } = agent.phase {
+            agent.reason = format!("could not be pasted ({reason}); trying again");
+            agent.phase = Phase::Delivering {
+                until: now + Duration::from_secs(1),
+                attempt,
+            };
+            self.act(Action::EnsurePane { agent: id.clone() });
+        }
+    }
+
+    /// No receipt: look at the screen before anything is typed again.
+    pub(super) fn receipt_is_late(&mut self, now: Timestamp, id: &AgentId, attempt: u32) {
+        let receipt_deadline = self.policy.receipt_deadline;
+        if attempt >= self.policy.delivery_attempts {
+            let text = format!("its task could not be delivered in {attempt} tries");
+            self.wait_for_person(now, id, &text);
+            return;
+        }
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let incarnation = agent.incarnation;
+        agent.phase = Phase::Delivering {
+            until: now + receipt_deadline,
+            attempt: attempt + 1,
+        };
+        self.act(Action::EnsurePane { agent: id.clone() });
+        self.act(Action::CheckScreen {
+            agent: id.clone(),
+            incarnation,
+            after: Duration::ZERO,
+        });
+    }
+
+    /// What the screen says while a receipt is late, or why a paste was not even tried.
+    pub(super) fn screen_at_delivery(&mut self, now: Timestamp, id: &AgentId, screen: Screen) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let Phase::Delivering { attempt, .. } = agent.phase else {
+            return;
+        };
+        match screen {
+            Screen::Ready => self.deliver_held(now, id, attempt.max(1)),
+            // A person may be typing: wait once, then clear the line.
+            Screen::Draft if attempt > 1 => self.deliver_held(now, id, attempt),
+            Screen::Draft => {
+                let until = now + LOOK_AT_DIALOG;
+                agent.phase = Phase::Delivering {
+                    until,
+                    attempt: attempt.max(1),
+                };
+            }
+            // A turn runs: ours without its hook, or a person's. Its Stop hook will tell.
+            Screen::Busy => {
+                agent.enter(
+                    now,
+                    Phase::Working,
+                    "busy; what waits is handed over at its Stop hook",
+                );
+            }
+            Screen::Dialog { name } => {
+                let text = format!("a dialog waits for a person: {name}");
+                self.wait_for_person(now, id, &text);
+            }
+            Screen::NotLoggedIn => {
+                self.wait_for_person(now, id, "Claude Code says it is not logged in");
+            }
+            Screen::Blank | Screen::Unrecognised { .. } => {
+                agent.phase = Phase::Delivering {
+                    until: now + LOOK_AT_DIALOG,
+                    attempt,
+                };
+            }
+        }
+    }
+
+    pub(super) fn on_task_finished(&mut self, id: &AgentId, task: &TaskId) {
+        if let Some(agent) = self.fleet.agents.get_mut(id) {
+            agent.finishing.retain(|finishing| finishing.task != *task);
+        }
+    }
+}

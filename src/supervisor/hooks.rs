@@ -1,0 +1,391 @@
+//! Hook callbacks: the strongest evidence there is. Each one that waits gets exactly one answer.
+
+use std::time::Duration;
+
+use super::Supervisor;
+use super::action::{Action, ClaimFor};
+use super::input::HookInput;
+use super::lifecycle::finish_action;
+use super::state::{FinishAs, Finishing, Phase};
+use crate::model::{
+    AgentId, CallbackId, CommitId, Ending, HookAnswer, HookFact, HookReport, Incarnation,
+    SessionId, TaskSource, Timestamp,
+};
+
+/// A moment for the first screen to be drawn after the SessionStart hook.
+const FIRST_LOOK: Duration = Duration::from_millis(300);
+/// Turns that failed are tried again after: overload and network; limits; login, billing, model.
+const AFTER_SERVER_ERROR: Duration = Duration::from_secs(30);
+const AFTER_LIMIT: Duration = Duration::from_secs(300);
+const AFTER_REFUSAL: Duration = Duration::from_secs(600);
+
+impl Supervisor {
+    pub(super) fn on_hook(&mut self, now: Timestamp, input: HookInput) {
+        let HookInput {
+            report,
+            receipt,
+            jitter,
+        } = input;
+        let callback = (!report.spooled).then(|| report.callback.clone());
+        if !self.concerns_a_present_life(&report) {
+            self.answer(callback, HookAnswer::LetGo);
+            return;
+        }
+        self.remember(now, &report);
+        let id = report.agent.clone();
+        match report.fact {
+            HookFact::SessionStarted { source } => {
+                self.on_session_started(now, &id, &source, report.session);
+                self.answer(callback, HookAnswer::LetGo);
+            }
+            HookFact::PromptSubmitted { machine, .. } => {
+                self.on_prompt(now, &id, receipt, machine);
+                self.answer(callback, HookAnswer::LetGo);
+            }
+            HookFact::Stopped {
+                background_tasks,
+                last_message,
+            } => {
+                self.on_stopped(now, &id, callback, background_tasks, last_message);
+            }
+            HookFact::TurnFailed { error, message } => {
+                self.on_turn_failed(now, &id, &error, &message, jitter);
+                self.answer(callback, HookAnswer::LetGo);
+            }
+            HookFact::Notified {
+                notification,
+                message,
+            } => {
+                if notification == "permission_prompt" {
+                    self.wait_for_person(
+                        now,
+                        &id,
+                        &format!("a permission dialog waits: {message}"),
+                    );
+                }
+                self.answer(callback, HookAnswer::LetGo);
+            }
+            HookFact::PermissionAsked { tool } => {
+                let message = format!(
+                    "{tool} needs a person, and none is watching. Decide yourself and go on; say in your summary what you decided."
+                );
+                self.answer(callback, HookAnswer::Deny { message });
+            }
+            HookFact::SessionEnded { reason } => {
+                if reason != "clear"
+                    && let Some(agent) = self.fleet.agents.get_mut(&id)
+                {
+                    agent.reason = format!("its session ended ({reason})");
+                }
+                self.answer(callback, HookAnswer::LetGo);
+            }
+            HookFact::Activity { .. } => self.answer(callback, HookAnswer::LetGo),
+            HookFact::Unknown { event } => {
+                *self.fleet.unknown_hooks.entry(event).or_default() += 1;
+                self.answer(callback, HookAnswer::LetGo);
+            }
+        }
+    }
+
+    fn concerns_a_present_life(&mut self, report: &HookReport) -> bool {
+        match report.incarnation {
+            Some(incarnation) => self.is_current(&report.agent, incarnation),
+            None => self.fleet.agents.contains_key(&report.agent),
+        }
+    }
+
+    fn remember(&mut self, now: Timestamp, report: &HookReport) {
+        let Some(agent) = self.fleet.agents.get_mut(&report.agent) else {
+            return;
+        };
+        agent.last_hook = Some(fact_word(&report.fact).to_owned());
+        agent.last_hook_at = Some(now);
+        if report.head.is_some() {
+            agent.head.clone_from(&report.head);
+        }
+    }
+
+    fn answer(&mut self, callback: Option<CallbackId>, answer: HookAnswer) {
+        if let Some(callback) = callback {
+            self.act(Action::Answer { callback, answer });
+        }
+    }
+
+    fn on_session_started(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        source: &str,
+        session: Option<SessionId>,
+    ) {
+        let start_deadline = self.policy.start_deadline;
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if source == "compact" {
+            return;
+        }
+        agent.conversed = true;
+        if let Some(session) = session {
+            agent.session = session;
+        }
+        match agent.phase {
+            // The hook may be faster than the engine's answer to `start`.
+            Phase::Launching | Phase::Starting { .. } => {
+                let until = now + start_deadline;
+                agent.enter(
+                    now,
+                    Phase::Starting {
+                        until,
+                        greeted: true,
+                        looks: 0,
+                    },
+                    "Claude Code is up; verifying its first screen",
+                );
+                let incarnation = agent.incarnation;
+                self.act(Action::CheckScreen {
+                    agent: id.clone(),
+                    incarnation,
+                    after: FIRST_LOOK,
+                });
+            }
+            Phase::Idle | Phase::Working | Phase::Waiting { .. } | Phase::Limited { .. }
+                if source == "clear" =>
+            {
+                self.at_prompt(now, id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_prompt(&mut self, now: Timestamp, id: &AgentId, receipt: bool, machine: bool) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if matches!(agent.phase, Phase::Stopping { .. } | Phase::Claiming { .. }) {
+            return;
+        }
+        match &mut agent.held {
+            Some(held) if receipt => {
+                held.delivered = true;
+                let reason = format!("working on {}", held.task);
+                agent.enter(now, Phase::Working, reason);
+            }
+            _ => {
+                let who = if machine {
+                    "a background task's end"
+                } else {
+                    "a prompt of a person"
+                };
+                agent.enter(now, Phase::Working, format!("working on {who}"));
+            }
+        }
+    }
+
+    fn on_stopped(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        callback: Option<CallbackId>,
+        background_tasks: u32,
+        last_message: String,
+    ) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        agent.turns += 1;
+        if matches!(agent.phase, Phase::Stopping { .. } | Phase::Claiming { .. }) {
+            self.answer(callback, HookAnswer::LetGo);
+            return;
+        }
+        if background_tasks > 0 {
+            let reason =
+                format!("its turn ended, but {background_tasks} background task(s) run on");
+            agent.enter(now, Phase::Working, reason);
+            self.answer(callback, HookAnswer::LetGo);
+            return;
+        }
+        agent.enter(now, Phase::Idle, "its turn ended");
+        match agent.held.take() {
+            Some(held) if held.delivered => {
+                agent.tasks_done += 1;
+                let title = held.title.clone();
+                let source = held.source.clone();
+                let finishing = Finishing {
+                    task: held.task,
+                    fence: held.fence,
+                    text: last_message,
+                    outcome: FinishAs::Done,
+                };
+                let complete = finish_action(id, &finishing);
+                agent.finishing.push(finishing);
+                self.act(complete);
+                self.work_ended(now, id, &title, &source);
+            }
+            Some(held) => {
+                agent.held = Some(held);
+                self.answer_with_held(now, id, callback);
+                return;
+            }
+            None => self.import(id, None),
+        }
+        self.next_or_let_go(now, id, callback);
+    }
+
+    /// A turn of somebody else ended while our text waited: hand it over now.
+    fn answer_with_held(&mut self, now: Timestamp, id: &AgentId, callback: Option<CallbackId>) {
+        let Some(callback) = callback else {
+            self.at_prompt(now, id);
+            return;
+        };
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let Some(held) = &mut agent.held else { return };
+        held.delivered = true;
+        let text = held.text.clone();
+        let reason = format!("working on {}", held.task);
+        agent.enter(now, Phase::Working, reason);
+        self.hand_over(callback, text);
+    }
+
+    pub(super) fn hand_over(&mut self, callback: CallbackId, text: String) {
+        let bring_up_to = self.fleet.branch_head.clone();
+        self.act(Action::Answer {
+            callback,
+            answer: HookAnswer::Continue { text, bring_up_to },
+        });
+    }
+
+    /// We thought it was working on this; it was let go instead.
+    pub(super) fn on_answer_lost(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        incarnation: Incarnation,
+        text: &str,
+    ) {
+        if !self.is_current(id, incarnation) {
+            return;
+        }
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let same = agent
+            .held
+            .as_ref()
+            .is_some_and(|held| held.delivered && held.text == text);
+        if same && agent.phase == Phase::Working {
+            self.at_prompt(now, id);
+        }
+    }
+
+    fn work_ended(&mut self, now: Timestamp, id: &AgentId, title: &str, source: &TaskSource) {
+        if let TaskSource::Plan { .. } = source {
+            self.round_ended(now);
+        }
+        if id.worker_number().is_none() {
+            self.act(Action::ReadTaskLists);
+        }
+        self.import(id, Some(title));
+    }
+
+    /// Takes the agent's commits, unless its `HEAD` is one we have taken already.
+    fn import(&mut self, id: &AgentId, title: Option<&str>) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if title.is_none() && agent.head.is_some() && agent.head == agent.imported {
+            return;
+        }
+        if let Some(title) = title {
+            agent.last_title = title.to_owned();
+        }
+        agent.importing = true;
+        let import = Action::Import {
+            agent: id.clone(),
+            incarnation: agent.incarnation,
+            head: agent.head.clone(),
+        };
+        self.act(import);
+    }
+
+    /// Zero idle time: the answer to the Stop hook carries the next task, if there is one.
+    pub(super) fn next_or_let_go(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        callback: Option<CallbackId>,
+    ) {
+        let Some(callback) = callback else { return };
+        let next = self.next_task(id);
+        let (Some(task), None) = (next, self.fleet.ending()) else {
+            self.answer(Some(callback), HookAnswer::LetGo);
+            return;
+        };
+        self.claim(now, id, task, ClaimFor::Answer { callback });
+    }
+
+    fn on_turn_failed(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        error: &str,
+        message: &str,
+        jitter: u16,
+    ) {
+        let delay = match error {
+            "rate_limit" => AFTER_LIMIT,
+            "server_error" | "unknown" | "overloaded" | "max_output_tokens" => AFTER_SERVER_ERROR,
+            _ => AFTER_REFUSAL,
+        };
+        let until = now + super::with_jitter(delay, f64::from(jitter) / 1000.0);
+        let text = format!("its turn failed ({error}): {message}");
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if matches!(agent.phase, Phase::Stopping { .. }) {
+            return;
+        }
+        agent.enter(now, Phase::Limited { until }, text.clone());
+        let credential = agent.credential.clone();
+        if delay != AFTER_SERVER_ERROR {
+            let hint = credential.map(|name| format!("its credential is `{name}`"));
+            self.notice(now, Some(id), &text, hint);
+        }
+    }
+
+    pub(super) fn go_on_after_limit(&mut self, now: Timestamp, id: &AgentId) {
+        self.at_prompt(now, id);
+    }
+
+    /// An ending that waits for turns treats a limited or waiting agent as done.
+    pub(super) fn drained(&self) -> bool {
+        self.fleet.ending() == Some(Ending::Drain)
+            && self.fleet.agents.values().all(|agent| {
+                !matches!(
+                    agent.phase,
+                    Phase::Working | Phase::Claiming { .. } | Phase::Delivering { .. }
+                ) && agent.finishing.is_empty()
+                    && !agent.importing
+            })
+    }
+
+    pub(super) fn branch_head(&self) -> Option<CommitId> {
+        self.fleet.branch_head.clone()
+    }
+}
+
+fn fact_word(fact: &HookFact) -> &str {
+    match fact {
+        HookFact::SessionStarted { .. } => "SessionStart",
+        HookFact::PromptSubmitted { .. } => "UserPromptSubmit",
+        HookFact::Stopped { .. } => "Stop",
+        HookFact::TurnFailed { .. } => "StopFailure",
+        HookFact::Notified { .. } => "Notification",
+        HookFact::PermissionAsked { .. } => "PermissionRequest",
+        HookFact::SessionEnded { .. } => "SessionEnd",
+        HookFact::Activity { what } => what,
+        HookFact::Unknown { event } => event,
+    }
+}

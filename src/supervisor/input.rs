@@ -1,0 +1,196 @@
+//! What may come in: facts from the world.
+
+use std::collections::BTreeMap;
+
+use crate::model::view::TaskCounts;
+use crate::model::{AgentId, CommitId, HookReport, Incarnation, Screen, Task, TaskId};
+
+/// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    InventoryTaken(Inventory),
+    Launched {
+        agent: AgentId,
+        incarnation: Incarnation,
+        container: String,
+    },
+    LaunchFailed {
+        agent: AgentId,
+        incarnation: Incarnation,
+        reason: String,
+        hint: Option<String>,
+        /// False when trying again cannot help.
+        retry: bool,
+    },
+    Exited {
+        agent: AgentId,
+        incarnation: Incarnation,
+        exit_code: Option<i64>,
+        out_of_memory: bool,
+    },
+    Hook(HookInput),
+    /// The answer to a Stop hook did not reach the agent: its helper spooled the callback.
+    AnswerLost {
+        agent: AgentId,
+        incarnation: Incarnation,
+        text: String,
+    },
+    ScreenSeen {
+        agent: AgentId,
+        incarnation: Incarnation,
+        screen: Screen,
+    },
+    /// The text is in the pane and Enter was pressed. Not a receipt.
+    Pasted {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
+    PasteFailed {
+        agent: AgentId,
+        incarnation: Incarnation,
+        reason: String,
+    },
+    QueueChanged(QueueView),
+    Claimed {
+        agent: AgentId,
+        task: Box<Task>,
+    },
+    ClaimLost {
+        agent: AgentId,
+        task: TaskId,
+        reason: String,
+    },
+    /// The queue has taken a completion, a failure or a release.
+    TaskFinished {
+        agent: AgentId,
+        task: TaskId,
+    },
+    Imported {
+        agent: AgentId,
+        outcome: ImportOutcome,
+    },
+    MergeFinished {
+        agent: AgentId,
+        commit: CommitId,
+        outcome: MergeOutcome,
+    },
+    PushFinished(PushOutcome),
+    RemoteFetched(RemoteOutcome),
+    /// Whether `PROJECT_DIRECTION.md` is on the branch.
+    DirectionSeen {
+        present: bool,
+    },
+    /// Something a person should know that changes no state: a task list that is not UTF-8, a
+    /// quarantined spool file.
+    Noticed {
+        agent: Option<AgentId>,
+        text: String,
+        hint: Option<String>,
+    },
+}
+
+/// A hook callback with what the driver knows about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookInput {
+    pub report: HookReport,
+    /// The prompt is the text we pasted last (same after Claude Code's own changes to it).
+    pub receipt: bool,
+    /// Uniform in `0..1000`; jitter for what this callback may start.
+    pub jitter: u16,
+}
+
+/// Everything seen at one moment, or that nothing could be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inventory {
+    Seen(Vec<SeenContainer>),
+    /// Not proof that anything is gone.
+    Unreachable {
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenContainer {
+    pub name: String,
+    pub agent: AgentId,
+    pub incarnation: Incarnation,
+    pub running: bool,
+    pub exit_code: Option<i64>,
+    pub out_of_memory: bool,
+}
+
+/// What the queue holds, as far as decisions need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueView {
+    /// Claimable tasks per agent, next first; bounded by the caller.
+    pub candidates: BTreeMap<AgentId, Vec<TaskId>>,
+    /// How many wait per agent, also beyond the bound.
+    pub waiting: BTreeMap<AgentId, u32>,
+    pub counts: TaskCounts,
+    /// Open (available or claimed) tasks that are not the manager's.
+    pub open_worker_tasks: u32,
+    /// Tasks ever created for workers; grows.
+    pub created_worker_tasks: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImportOutcome {
+    /// The store has `head`. `dirty`: tracked or untracked paths that are not committed, bounded.
+    Taken {
+        head: CommitId,
+        dirty: Vec<String>,
+    },
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MergeOutcome {
+    /// The branch now is `head`.
+    Merged {
+        head: CommitId,
+    },
+    /// The branch had it already.
+    UpToDate,
+    /// Nothing moved. Path and conflict text per file, bounded.
+    Conflict {
+        files: Vec<(String, String)>,
+    },
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushOutcome {
+    Pushed {
+        head: CommitId,
+    },
+    /// The remote has commits we do not have: fetch, integrate, push again.
+    Moved,
+    Denied {
+        reason: String,
+    },
+    /// The network or the server is away.
+    Away {
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteOutcome {
+    /// Fetched; the branch now is `head`, changed or not.
+    Integrated {
+        head: CommitId,
+        moved: bool,
+    },
+    /// Remote and branch have both moved and do not merge cleanly.
+    Conflict {
+        remote: CommitId,
+        files: Vec<(String, String)>,
+    },
+    Away {
+        reason: String,
+    },
+}

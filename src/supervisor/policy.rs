@@ -1,0 +1,72 @@
+//! What the configuration says about decisions.
+
+use std::time::Duration;
+
+use crate::model::{AgentId, ProjectId};
+
+/// Fixed for one run of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub project: ProjectId,
+    pub branch: String,
+    pub workers: u32,
+    pub push: bool,
+    /// How often the remote is fetched. Git servers tell nobody when a branch moves.
+    pub fetch_interval: Duration,
+    /// Claims of one task before it counts as failed.
+    pub task_attempts: u32,
+    /// Planning rounds in a row that brought nothing before the manager rests.
+    pub empty_rounds: u32,
+    pub planning_cool_down: Duration,
+    /// Crashes within `restart_window` before an agent is given up.
+    pub restart_burst: u32,
+    pub restart_window: Duration,
+    pub backoff: Duration,
+    pub maximum_backoff: Duration,
+    pub stop_grace: Duration,
+    /// From container start to the SessionStart hook. Observed: 1.7 s; a loaded machine is slower.
+    pub start_deadline: Duration,
+    /// From paste to its UserPromptSubmit. Observed: 30 to 120 ms.
+    pub receipt_deadline: Duration,
+    pub delivery_attempts: u32,
+}
+
+impl Policy {
+    /// Every agent of the fleet, manager first.
+    pub fn agents(&self) -> Vec<AgentId> {
+        std::iter::once(AgentId::manager())
+            .chain((1..=self.workers).map(AgentId::worker))
+            .collect()
+    }
+
+    /// Delay before restart number `crashes` (from 1) within the window: doubling, bounded.
+    pub fn backoff_after(&self, crashes: u32) -> Duration {
+        let factor = 2_u32.saturating_pow(crashes.saturating_sub(1).min(16));
+        self.backoff
+            .saturating_mul(factor)
+            .min(self.maximum_backoff)
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            project: ProjectId::new("default"),
+            branch: "main".into(),
+            workers: 1,
+            push: true,
+            fetch_interval: Duration::from_secs(30),
+            task_attempts: 3,
+            empty_rounds: 2,
+            planning_cool_down: Duration::from_secs(60),
+            restart_burst: 5,
+            restart_window: Duration::from_secs(600),
+            backoff: Duration::from_secs(2),
+            maximum_backoff: Duration::from_secs(120),
+            stop_grace: Duration::from_secs(20),
+            start_deadline: Duration::from_secs(120),
+            receipt_deadline: Duration::from_secs(8),
+            delivery_attempts: 4,
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Everything the supervisor remembers. Ordered, serialisable, and checked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::action::ClaimFor;
+use crate::model::view::{MergeCounts, Notice, TaskCounts};
+use crate::model::{
+    AgentId, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId, TaskSource,
+    Timestamp,
+};
+
+/// Notices kept; older ones fall out.
+const NOTICES: usize = 50;
+
+/// The fleet on this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fleet {
+    pub agents: BTreeMap<AgentId, AgentState>,
+    #[serde(default)]
+    pub merging: Merging,
+    #[serde(default)]
+    pub planning: Planning,
+    #[serde(default)]
+    pub phase: FleetPhase,
+    #[serde(default)]
+    pub branch_head: Option<CommitId>,
+    #[serde(default)]
+    pub notices: Vec<Notice>,
+    #[serde(default)]
+    pub unknown_hooks: BTreeMap<String, u64>,
+    /// Events of earlier incarnations that were ignored.
+    #[serde(default)]
+    pub late_events: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum FleetPhase {
+    #[default]
+    Running,
+    Ending {
+        ending: Ending,
+        finished: bool,
+    },
+}
+
+/// One agent. Its row in the store is this value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentState {
+    pub id: AgentId,
+    pub role: Role,
+    pub incarnation: Incarnation,
+    pub phase: Phase,
+    /// One sentence for people: why the phase is what it is.
+    pub reason: String,
+    pub since: Timestamp,
+    pub session: SessionId,
+    /// The conversation exists: the next launch resumes it.
+    pub conversed: bool,
+    pub credential: Option<CredentialId>,
+    pub container: Option<String>,
+    pub held: Option<Held>,
+    /// Completions and releases the queue has not confirmed yet.
+    #[serde(default)]
+    pub finishing: Vec<Finishing>,
+    pub turns: u64,
+    pub tasks_done: u32,
+    pub restarts: u32,
+    /// Crashes within the restart window.
+    #[serde(default)]
+    pub crashes: Vec<Timestamp>,
+    pub head: Option<CommitId>,
+    /// The newest commit of this agent that the store has.
+    #[serde(default)]
+    pub imported: Option<CommitId>,
+    /// An import is on its way.
+    #[serde(default)]
+    pub importing: bool,
+    /// Title of the work that ended last; names the merge.
+    #[serde(default)]
+    pub last_title: String,
+    /// It was asked to commit what it left uncommitted, and has not ended clean since.
+    #[serde(default)]
+    pub asked_to_commit: bool,
+    pub last_hook: Option<String>,
+    pub last_hook_at: Option<Timestamp>,
+}
+
+/// A task this agent has claimed and is working on, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub task: TaskId,
+    pub fence: u64,
+    pub title: String,
+    pub source: TaskSource,
+    /// What the agent is told.
+    pub text: String,
+    pub since: Timestamp,
+    pub attempts: u32,
+    /// The agent has it for sure: its Stop hook was answered with it, or its prompt receipt came.
+    pub delivered: bool,
+}
+
+/// An end of a claim that must reach the queue, whatever happens in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finishing {
+    pub task: TaskId,
+    pub fence: u64,
+    pub text: String,
+    pub outcome: FinishAs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishAs {
+    Done,
+    Retry,
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Never launched, or ended on purpose.
+    Absent,
+    Launching,
+    /// The container runs; the SessionStart hook and the first screen are awaited.
+    Starting {
+        until: Timestamp,
+        greeted: bool,
+        looks: u32,
+    },
+    /// At the prompt, nothing to do.
+    Idle,
+    /// A claim is on its way to the queue.
+    Claiming {
+        task: TaskId,
+        purpose: ClaimFor,
+    },
+    /// Pasted or about to be; the receipt is awaited until then.
+    Delivering {
+        until: Timestamp,
+        attempt: u32,
+    },
+    Working,
+    /// A turn failed; goes on by itself at `until`.
+    Limited {
+        until: Timestamp,
+    },
+    /// Something only a person can solve, looked at again at `until`.
+    Waiting {
+        until: Timestamp,
+    },
+    Stopping {
+        then: AfterStop,
+    },
+    Backoff {
+        until: Timestamp,
+    },
+    /// Given up; a person restarts it.
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterStop {
+    Launch,
+    /// As a crash would: counted, with backoff.
+    Crash,
+    Stay,
+}
+
+impl Phase {
+    /// When this phase needs a look again, and why.
+    pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
+        match self {
+            Self::Starting { until, .. } => Some((*until, "start deadline")),
+            Self::Delivering { until, .. } => Some((*until, "receipt deadline")),
+            Self::Limited { until } => Some((*until, "goes on")),
+            Self::Waiting { until } => Some((*until, "looks again")),
+            Self::Backoff { until } => Some((*until, "restart")),
+            Self::Absent
+            | Self::Launching
+            | Self::Idle
+            | Self::Claiming { .. }
+            | Self::Working
+            | Self::Stopping { .. }
+            | Self::Failed => None,
+        }
+    }
+
+    /// The public word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Absent => "stopped",
+            Self::Launching => "preparing",
+            Self::Starting { .. } => "starting",
+            Self::Idle => "idle",
+            Self::Claiming { .. } | Self::Delivering { .. } => "delivering",
+            Self::Working => "working",
+            Self::Limited { .. } => "limited",
+            Self::Waiting { .. } => "waiting",
+            Self::Stopping { .. } => "stopping",
+            Self::Backoff { .. } => "backoff",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// A container of the current incarnation should be running.
+    pub fn wants_container(&self) -> bool {
+        !matches!(
+            self,
+            Self::Absent | Self::Launching | Self::Backoff { .. } | Self::Failed
+        )
+    }
+}
+
+/// The plain merge queue of the target branch: first come, first merged, one at a time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Merging {
+    pub waiting: Vec<Candidate>,
+    /// The one being merged now.
+    pub current: Option<Candidate>,
+    /// Conflicts the manager was asked to resolve, by agent.
+    pub conflicts: BTreeMap<AgentId, Conflict>,
+    /// How often the manager was asked to merge a commit, by `AGENT COMMIT`.
+    #[serde(default)]
+    pub conflicts_asked: BTreeMap<String, u32>,
+    pub merged: u32,
+    pub conflicts_seen: u32,
+    pub resolved: u32,
+    pub pushed: Option<CommitId>,
+    pub push_in_flight: bool,
+    /// A push is due once the one in flight is back, or at `push_retry_at`.
+    pub push_wanted: bool,
+    pub push_retry_at: Option<Timestamp>,
+    pub push_problem: Option<String>,
+    pub fetch_at: Option<Timestamp>,
+    pub fetch_in_flight: bool,
+}
+
+/// A commit of an agent that wants to be in the target branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub agent: AgentId,
+    pub commit: CommitId,
+    pub title: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    pub commit: CommitId,
+    pub task: TaskId,
+    pub paths: Vec<String>,
+    /// A newer commit of the same agent that waits for the resolution.
+    pub later: Option<CommitId>,
+    /// The task has been seen in the queue: when it is in nobody's hand any more, it is over.
+    #[serde(default)]
+    pub seen: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planning {
+    pub rounds: u32,
+    pub empty_rounds: u32,
+    /// The round that is in the queue or being worked on.
+    pub open: Option<TaskId>,
+    /// It has been seen in the queue.
+    #[serde(default)]
+    pub open_seen: bool,
+    /// `created_worker_tasks` when the newest round began.
+    pub created_before: u64,
+    /// The end of the newest round has been judged.
+    pub judged: bool,
+    pub last_end: Option<Timestamp>,
+    pub resting: bool,
+    pub direction_present: bool,
+    /// A person asked for a round.
+    pub asked: bool,
+    #[serde(default)]
+    pub counts: TaskCounts,
+}
+
+impl Fleet {
+    /// A fleet that has never run. `sessions`: one fresh UUID per agent.
+    pub fn new(agents: &[AgentId], sessions: impl IntoIterator<Item = SessionId>) -> Self {
+        let agents = agents
+            .iter()
+            .zip(sessions)
+            .map(|(id, session)| (id.clone(), AgentState::new(id.clone(), session)))
+            .collect();
+        Self {
+            agents,
+            merging: Merging::default(),
+            planning: Planning::default(),
+            phase: FleetPhase::Running,
+            branch_head: None,
+            notices: Vec::new(),
+            unknown_hooks: BTreeMap::new(),
+            late_events: 0,
+        }
+    }
+
+    pub(super) fn notice(
+        &mut self,
+        at: Timestamp,
+        agent: Option<AgentId>,
+        text: &str,
+        hint: Option<String>,
+    ) {
+        self.notices
+            .retain(|notice| notice.text != text || notice.agent != agent);
+        self.notices.push(Notice {
+            at,
+            agent,
+            text: text.to_owned(),
+            hint,
+        });
+        let surplus = self.notices.len().saturating_sub(NOTICES);
+        self.notices.drain(..surplus);
+    }
+
+    pub fn ending(&self) -> Option<Ending> {
+        match self.phase {
+            FleetPhase::Running => None,
+            FleetPhase::Ending { ending, .. } => Some(ending),
+        }
+    }
+
+    pub fn merge_counts(&self) -> MergeCounts {
+        let merging = &self.merging;
+        MergeCounts {
+            waiting: u32::try_from(merging.waiting.len() + usize::from(merging.current.is_some()))
+                .unwrap_or(u32::MAX),
+            merged: merging.merged,
+            conflicts: merging.conflicts_seen,
+            resolved: merging.resolved,
+        }
+    }
+
+    /// What must always be true. Returns the first thing that is not.
+    pub fn check(&self) -> Result<(), String> {
+        let mut holders: BTreeMap<&TaskId, &AgentId> = BTreeMap::new();
+        for agent in self.agents.values() {
+            if let Some(held) = &agent.held
+                && let Some(other) = holders.insert(&held.task, &agent.id)
+            {
+                return Err(format!("{other} and {} both hold {}", agent.id, held.task));
+            }
+            if agent.phase.wants_container() && agent.incarnation == Incarnation(0) {
+                return Err(format!("{} runs without an incarnation", agent.id));
+            }
+            if matches!(agent.phase, Phase::Delivering { .. }) && agent.held.is_none() {
+                return Err(format!("{} is delivered nothing", agent.id));
+            }
+            if agent.phase == Phase::Idle && agent.held.as_ref().is_some_and(|held| held.delivered)
+            {
+                return Err(format!("{} idles with a delivered task", agent.id));
+            }
+        }
+        if self.merging.conflicts.values().any(|c| c.paths.is_empty()) {
+            return Err("a conflict without a path".into());
+        }
+        Ok(())
+    }
+}
+
+impl AgentState {
+    pub fn new(id: AgentId, session: SessionId) -> Self {
+        let role = if id.worker_number().is_some() {
+            Role::Worker
+        } else {
+            Role::Manager
+        };
+        Self {
+            id,
+            role,
+            incarnation: Incarnation(0),
+            phase: Phase::Absent,
+            reason: "not started yet".into(),
+            since: Timestamp(0),
+            session,
+            conversed: false,
+            credential: None,
+            container: None,
+            held: None,
+            finishing: Vec::new(),
+            turns: 0,
+            tasks_done: 0,
+            restarts: 0,
+            crashes: Vec::new(),
+            head: None,
+            imported: None,
+            importing: false,
+            last_title: String::new(),
+            asked_to_commit: false,
+            last_hook: None,
+            last_hook_at: None,
+        }
+    }
+
+    /// Moves to another phase; `since` changes only with the public word.
+    pub(super) fn enter(&mut self, now: Timestamp, phase: Phase, reason: impl Into<String>) {
+        if self.phase.word() != phase.word() {
+            self.since = now;
+        }
+        self.phase = phase;
+        self.reason = reason.into();
+    }
+}

@@ -1,0 +1,301 @@
+//! The script of `demo`: how the manager plans and merges, and how the workers build.
+//!
+//! Every rule looks at the checkout before it changes anything, and every step may come twice: a task
+//! may be given again after a restart, and a Claude Code that is killed forgets what it did in the
+//! last tenths of a second.
+
+use std::fmt::Write as _;
+
+use super::features::{FEATURES, Feature, WORKERS};
+use crate::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
+
+const NOTHING_TO_PLAN: &str =
+    "Everything in PROJECT_DIRECTION.md is planned or done, so I leave the task lists as they are.";
+
+/// The subject of the commit with the lists.
+const PLANNED: &str = "Plan the features of the direction";
+
+/// Tells whether there is anything left to plan. Lists that were written and not committed, because
+/// the manager was cut off there, are written again.
+const LOOK_AT_PLAN: &str = "ls; grep -n '^- \\[' WORKER_*_TASK_LIST.md 2>/dev/null
+if git log --format=%s | grep -qx 'Plan the features of the direction' || [ -e textstats/sentences.py ]; then
+  echo 'state: planned'
+elif grep -qs '^- \\[' WORKER_*_TASK_LIST.md && [ -z \"$(git status --porcelain -- 'WORKER_*_TASK_LIST.md')\" ]; then
+  echo 'state: planned'
+else
+  echo 'state: new'
+fi";
+
+/// Keeps both sides of every conflict, in the order ours, theirs; drops the base that diff3 shows.
+const KEEP_BOTH_SIDES: &str = r#"set -e
+git diff --name-only --diff-filter=U | while IFS= read -r file; do
+  awk '/^<<<<<<< / {next}
+       index($0, "|||||||") == 1 {base = 1; next}
+       /^=======$/ {base = 0; next}
+       /^>>>>>>> / {next}
+       !base' "$file" > .resolved
+  cat .resolved > "$file"
+  rm .resolved
+  git add -- "$file"
+done
+git diff --cached --stat"#;
+
+/// A merge that stops, now or in an attempt before, leaves `MERGE_HEAD` behind.
+const MERGE: &str = r#"git merge --no-edit {{sha}} || {
+  [ -e "$(git rev-parse --git-path MERGE_HEAD)" ] && echo 'state: merging'
+  false
+}"#;
+
+const COMMIT_MERGE: &str =
+    r#"[ ! -e "$(git rev-parse --git-path MERGE_HEAD)" ] || git commit --no-edit"#;
+
+/// Claude Code shows a repository without an author as a failed commit.
+const SET_AUTHOR: &str =
+    "git config user.name Demo && git config user.email demo@orchestrator.invalid";
+
+/// The name of a worker's task list; workers count from 1.
+pub fn list_file(worker: u32) -> String {
+    format!("WORKER_{worker}_TASK_LIST.md")
+}
+
+/// What the scripted model does in the demo, for the manager and all workers.
+pub fn demo_script() -> Scenario {
+    let mut rules = vec![merge_rule(), plan_again_rule(), plan_rule()];
+    rules.extend(FEATURES.iter().map(feature_rule));
+    Scenario {
+        rules,
+        ..Scenario::default()
+    }
+}
+
+/// Merges first: their text may name anything else.
+fn merge_rule() -> Rule {
+    let forms = ["", "--no-ff ", "--no-edit ", "--no-ff --no-edit "];
+    let patterns = forms
+        .iter()
+        .filter_map(|form| Pattern::new(&format!("git merge {form}{{sha:hex}}")).ok());
+    let resolve = vec![
+        Step::say("Both sides belong in the result. Let me look at what they changed."),
+        Step::bash("git status --short && git diff", "Show the conflict"),
+        Step::bash(KEEP_BOTH_SIDES, "Keep the lines of both sides"),
+        Step::bash("make test", "Run the tests on the resolution"),
+        Step::if_error(
+            vec![Step::say(
+                "The tests fail on the resolution, so I do not commit it.",
+            )],
+            commit(
+                COMMIT_MERGE,
+                "Commit the merge",
+                "I merged {{sha}}, kept both sides and the tests pass.",
+            ),
+        ),
+    ];
+    let merge = Step::bash(MERGE, "Merge the commit");
+    let mut steps = vec![
+        Step::say("I merge the commit and see what conflicts."),
+        merge.clone(),
+        Step::if_contains(
+            "tell me who you are",
+            vec![Step::bash(SET_AUTHOR, "Name an author"), merge],
+            Vec::new(),
+        ),
+    ];
+    steps.push(Step::if_error(
+        vec![Step::if_contains(
+            "state: merging",
+            resolve,
+            vec![Step::say("The merge of {{sha}} could not be started.")],
+        )],
+        vec![
+            Step::bash("make test", "Run the tests on the merge"),
+            Step::if_error(
+                vec![Step::say("I merged {{sha}}, but the tests fail.")],
+                vec![Step::say(
+                    "I merged {{sha}} without a conflict and the tests pass.",
+                )],
+            ),
+        ],
+    ));
+    rule(
+        "merge",
+        vec![Condition::Any(patterns.map(Condition::Text).collect())],
+        steps,
+    )
+}
+
+/// An explicit second look, when the queue has run dry.
+fn plan_again_rule() -> Rule {
+    rule(
+        "plan again",
+        vec![Condition::text("plan again")],
+        plan_steps(),
+    )
+}
+
+fn plan_rule() -> Rule {
+    rule(
+        "plan",
+        vec![
+            Condition::text("PROJECT_DIRECTION.md"),
+            Condition::text("WORKER_1_TASK_LIST.md"),
+        ],
+        plan_steps(),
+    )
+}
+
+/// Both ways of asking look at the checkout and plan only what is not planned.
+fn plan_steps() -> Vec<Step> {
+    let mut write = vec![Step::say(
+        "The three workers can build these features side by side. I write their task lists.",
+    )];
+    for worker in 1..=WORKERS {
+        write.extend(write_over(&list_file(worker), &list(worker)));
+    }
+    write.extend(commit(
+        &commit_command("WORKER_*_TASK_LIST.md", PLANNED),
+        "Commit the task lists",
+        "The three task lists are written and committed.",
+    ));
+    vec![
+        Step::say("I read the direction first."),
+        Step::read("PROJECT_DIRECTION.md"),
+        Step::bash(LOOK_AT_PLAN, "See what is planned and built"),
+        Step::if_contains("state: planned", vec![Step::say(NOTHING_TO_PLAN)], write),
+    ]
+}
+
+fn list(worker: u32) -> String {
+    let mut text = format!("# Worker {worker}\n\n");
+    for feature in FEATURES.iter().filter(|feature| feature.worker == worker) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "- [ ] {}", feature.item);
+    }
+    text
+}
+
+fn feature_rule(feature: &Feature) -> Rule {
+    let message = feature.commit_message;
+    let look = format!(
+        "git log --oneline -3; ls textstats tests; git status --short -- textstats tests
+if git log --format=%s | grep -qx '{message}'; then
+  echo 'state: built'
+elif [ -n \"$(git status --porcelain -- textstats tests)\" ]; then
+  echo 'state: half done'
+fi"
+    );
+    let built = vec![
+        Step::bash("make test", "Run the tests"),
+        Step::say("This feature is committed already; I ran the tests again."),
+    ];
+    let mut build = vec![Step::if_contains(
+        "state: half done",
+        vec![
+            Step::say("Somebody was cut off here. I put the half-done work aside and start again."),
+            Step::bash(
+                "git stash push --include-untracked -m 'Half done' -- textstats tests",
+                "Put the half-done work aside",
+            ),
+        ],
+        Vec::new(),
+    )];
+    build.extend(build_steps(feature));
+    rule(
+        feature.name,
+        vec![Condition::text(feature.item)],
+        vec![
+            Step::say("I look at the project first."),
+            Step::bash(&look, "See the project"),
+            Step::if_contains("state: built", built, build),
+        ],
+    )
+}
+
+/// New files, edits, tests, commit.
+fn build_steps(feature: &Feature) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (path, text) in feature.files() {
+        steps.push(Step::write(path, text));
+    }
+    let mut read: Vec<&str> = Vec::new();
+    for edit in feature.edits {
+        if !read.contains(&edit.path) {
+            steps.push(Step::read(edit.path));
+            read.push(edit.path);
+        }
+        steps.push(Step::edit(edit.path, edit.old, edit.new));
+    }
+    let message = feature.commit_message;
+    steps.push(Step::bash("make test", "Run the tests"));
+    steps.push(Step::if_error(
+        vec![Step::say("The tests fail, so I do not commit this.")],
+        commit(
+            &commit_command("textstats tests", message),
+            "Commit the feature",
+            &format!("{message}: built, tested and committed."),
+        ),
+    ));
+    steps
+}
+
+/// Writes a file even where one is that was not read before, which Claude Code refuses at first.
+fn write_over(path: &str, text: &str) -> Vec<Step> {
+    let write = Step::write(path, text);
+    vec![
+        write.clone(),
+        Step::if_error(vec![Step::read(path), write], Vec::new()),
+    ]
+}
+
+/// Adds the paths and commits, unless that was done already.
+fn commit_command(paths: &str, message: &str) -> String {
+    format!(
+        "git add -- {paths} && if git diff --cached --quiet; then git log -1 --oneline; else git commit -m '{message}'; fi"
+    )
+}
+
+/// Commits, naming an author when git has none; then says `done`.
+fn commit(command: &str, description: &str, done: &str) -> Vec<Step> {
+    let commit = Step::bash(command, description);
+    vec![
+        commit.clone(),
+        Step::if_contains(
+            "tell me who you are",
+            vec![Step::bash(SET_AUTHOR, "Name an author"), commit],
+            Vec::new(),
+        ),
+        Step::if_error(vec![Step::say("The commit failed.")], vec![Step::say(done)]),
+    ]
+}
+
+fn rule(name: &str, when: Vec<Condition>, steps: Vec<Step>) -> Rule {
+    Rule {
+        name: name.to_owned(),
+        when,
+        steps,
+        finally: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_survives_a_trip_through_json() {
+        let script = demo_script();
+        let json = serde_json::to_string(&script).unwrap();
+        assert_eq!(Scenario::from_json(&json).unwrap(), script);
+    }
+
+    #[test]
+    fn the_look_at_the_plan_knows_the_commit_of_the_plan() {
+        assert!(LOOK_AT_PLAN.contains(&format!("'{PLANNED}'")));
+    }
+
+    #[test]
+    fn the_lists_are_checklists_of_all_features() {
+        let lists: String = (1..=WORKERS).map(list).collect();
+        assert_eq!(lists.matches("- [ ] ").count(), FEATURES.len());
+        assert!(lists.starts_with("# Worker 1\n\n- [ ] "));
+    }
+}

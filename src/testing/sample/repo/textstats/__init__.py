@@ -1,0 +1,1 @@
+"""Simple statistics of a text."""
