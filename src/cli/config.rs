@@ -44,12 +44,12 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<Exit> {
         ConfigCommand::Schema => output::json(&wiring::schema()?)?,
         ConfigCommand::Check => {
             let directory = context.config_directory()?;
-            let settings = wiring::load(directory)?;
+            let settings = context.load()?;
             warn(&settings);
             output::data(&format!("{}: no problems\n", directory.display()))?;
         }
         ConfigCommand::Show(args) => {
-            let settings = wiring::load(context.config_directory()?)?;
+            let settings = context.load()?;
             warn(&settings);
             if args.json {
                 output::json(&shown(&settings, args.origin))?;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::args::TargetArgs;
 use super::error::Result;
-use super::{Error, Exit, wiring};
+use super::wiring::{self, Settings};
+use super::{Error, Exit};
 use crate::client::registry::{self, Entry};
 use crate::client::{self, Client, Target};
 use crate::model::ProjectId;
@@ -15,6 +16,7 @@ pub(super) struct Context {
     pub(super) config: Option<PathBuf>,
     project: Option<String>,
     registry: Option<PathBuf>,
+    pub(super) overrides: Vec<(String, String)>,
 }
 
 /// A running supervisor.
@@ -29,6 +31,7 @@ impl Context {
         Self {
             config: target.config,
             project: target.project,
+            overrides: target.overrides,
             registry: registry::directory(|name| std::env::var(name).ok()),
         }
     }
@@ -39,6 +42,16 @@ impl Context {
             Error::new(Exit::Usage, "no config directory is given")
                 .hint("add `--config DIR`; `orchestrator init DIR` makes one")
         })
+    }
+
+    /// The configuration in that directory, with what the command line overrides.
+    pub(super) fn load(&self) -> Result<Settings> {
+        wiring::load(self.config_directory()?, &self.overrides)
+    }
+
+    /// Where running supervisors are announced.
+    pub(super) fn registry(&self) -> Option<&Path> {
+        self.registry.as_deref()
     }
 
     /// The project that was named with `--project`.
@@ -73,7 +86,7 @@ impl Context {
                 entry: Some(entry),
             }),
             // Its entry may be gone while it lives, for example after a clean-up of /run.
-            Err(error) => match socket_of_config(&target) {
+            Err(error) => match socket_of_config(&target, &self.overrides) {
                 Some(socket) => Ok(Running {
                     client: Client::unix(&socket)?,
                     entry: None,
@@ -104,7 +117,7 @@ impl Context {
             }
         }
         if let Some(config) = &self.config {
-            return Ok(wiring::load(config)?.state_directory);
+            return Ok(wiring::load(config, &self.overrides)?.state_directory);
         }
         Err(match running {
             Some(error) => error,
@@ -114,11 +127,11 @@ impl Context {
 }
 
 /// The control socket that the configuration names, if somebody listens there.
-fn socket_of_config(target: &Target) -> Option<PathBuf> {
+fn socket_of_config(target: &Target, overrides: &[(String, String)]) -> Option<PathBuf> {
     let Target::Config(directory) = target else {
         return None;
     };
-    let socket = wiring::load(directory).ok()?.control_socket;
+    let socket = wiring::load(directory, overrides).ok()?.control_socket;
     std::os::unix::net::UnixStream::connect(&socket).ok()?;
     Some(socket)
 }

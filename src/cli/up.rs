@@ -50,8 +50,7 @@ impl UpArgs {
 }
 
 pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
-    let directory = context.config_directory()?;
-    let settings = wiring::load(directory)?;
+    let settings = context.load()?;
     for warning in &settings.warnings {
         output::say(warning.trim_end());
     }
@@ -69,15 +68,15 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
         } else {
             Mode::Foreground
         };
-        return wiring::run_supervisor(settings, mode).await;
+        return wiring::run_supervisor(settings, mode, context.registry()).await;
     }
     let timeout = args.timeout.unwrap_or(Duration::from_secs(900));
-    in_background(&settings, &client, timeout).await
+    in_background(&settings, &context.overrides, &client, timeout).await
 }
 
-async fn in_background(settings: &Settings, client: &Client, timeout: Duration) -> Result<Exit> {
+async fn in_background(settings: &Settings, overrides: &[(String, String)], client: &Client, timeout: Duration) -> Result<Exit> {
     let log = start_log(&settings.state_directory)?;
-    let mut child = start(&settings.config_directory, &log)?;
+    let mut child = start(&settings.config_directory, overrides, &log)?;
     let mut relay = Relay::new(log);
     let deadline = Instant::now() + timeout;
     loop {
@@ -144,7 +143,7 @@ fn start_log(state: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn start(config: &Path, log: &Path) -> Result<Child> {
+fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Child> {
     let failed = |error| Error::io("cannot start the supervisor in the background", &error);
     let program = std::env::current_exe().map_err(failed)?;
     let append = || OpenOptions::new().append(true).open(log);
@@ -153,6 +152,7 @@ fn start(config: &Path, log: &Path) -> Result<Child> {
         .arg("--background")
         .arg("--config")
         .arg(std::path::absolute(config).map_err(failed)?)
+        .args(overrides.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]))
         .stdin(Stdio::null())
         .stdout(append().map_err(failed)?)
         .stderr(append().map_err(failed)?)

@@ -26,7 +26,7 @@ pub struct DoctorArgs {
 
 pub(super) async fn run(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     let directory = context.config_directory()?;
-    let (settings, config_check) = match wiring::load(directory) {
+    let (settings, config_check) = match context.load() {
         Ok(settings) => {
             let check = Check::ok(
                 "configuration",
