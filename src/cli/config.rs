@@ -41,7 +41,7 @@ struct ShowArgs {
 
 pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<Exit> {
     match &args.command {
-        ConfigCommand::Schema => output::json(&wiring::schema()?)?,
+        ConfigCommand::Schema => output::json(&wiring::schema())?,
         ConfigCommand::Check => {
             let directory = context.config_directory()?;
             let settings = context.load()?;

@@ -74,7 +74,12 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
     in_background(&settings, &context.overrides, &client, timeout).await
 }
 
-async fn in_background(settings: &Settings, overrides: &[(String, String)], client: &Client, timeout: Duration) -> Result<Exit> {
+async fn in_background(
+    settings: &Settings,
+    overrides: &[(String, String)],
+    client: &Client,
+    timeout: Duration,
+) -> Result<Exit> {
     let log = start_log(&settings.state_directory)?;
     let mut child = start(&settings.config_directory, overrides, &log)?;
     let mut relay = Relay::new(log);
@@ -152,7 +157,11 @@ fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Ch
         .arg("--background")
         .arg("--config")
         .arg(std::path::absolute(config).map_err(failed)?)
-        .args(overrides.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]))
+        .args(
+            overrides
+                .iter()
+                .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]),
+        )
         .stdin(Stdio::null())
         .stdout(append().map_err(failed)?)
         .stderr(append().map_err(failed)?)

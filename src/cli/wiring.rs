@@ -10,13 +10,12 @@ use serde_json::Value;
 use super::doctor::Check;
 use super::error::Result;
 use super::output;
-use super::{DemoArgs, Error, Exit};
+use super::{Error, Exit};
 use crate::config::{self, Config, Inputs};
 use crate::credentials::{self, Pool};
 use crate::daemon::{
     self, DaemonError, RunOptions, Signals, SystemClock, SystemEntropy, task_list_file,
 };
-use crate::demo;
 use crate::model::{AgentId, Ending, ProjectId};
 use crate::ports::{Clock as _, PortError, Runtime as _};
 use crate::runtime::docker::DockerRuntime;
@@ -73,12 +72,19 @@ pub fn load(directory: &Path, overrides: &[(String, String)]) -> Result<Settings
         repository_url: config.repository_url.clone(),
         branch: config.branch.clone(),
         api_port: config.api_port,
-        shown: nested(rows.iter().map(|row| (row.key.to_owned(), row.value.clone()))),
+        shown: nested(
+            rows.iter()
+                .map(|row| (row.key.to_owned(), row.value.clone())),
+        ),
         origins: rows
             .iter()
             .map(|row| (row.key.to_owned(), row.origin.to_string()))
             .collect(),
-        warnings: loaded.warnings.iter().map(config::Problem::as_warning).collect(),
+        warnings: loaded
+            .warnings
+            .iter()
+            .map(config::Problem::as_warning)
+            .collect(),
         config: Some(Box::new(config)),
     })
 }
@@ -110,29 +116,56 @@ pub fn schema() -> Value {
 }
 
 /// Runs the supervisor until its end.
-pub async fn run_supervisor(settings: Settings, mode: Mode, registry: Option<&Path>) -> Result<Exit> {
+pub async fn run_supervisor(
+    settings: Settings,
+    mode: Mode,
+    registry: Option<&Path>,
+) -> Result<Exit> {
     let Some(config) = settings.config else {
-        return Err(Error::new(Exit::Failure, "the configuration was not loaded"));
+        return Err(Error::new(
+            Exit::Failure,
+            "the configuration was not loaded",
+        ));
     };
     let redactor = Redactor::new([]);
     set_up_logging(&config, mode, &redactor)?;
     let signals =
         Signals::install().map_err(|error| Error::io("cannot install signal handlers", &error))?;
     let pool = load_pool(&config);
-    let runtime = DockerRuntime::connect(docker_host().as_deref()).await.map_err(|error| {
-        port_error(Exit::Prerequisite, "the container engine cannot be reached", &error)
-    })?;
+    let runtime = DockerRuntime::connect(docker_host().as_deref())
+        .await
+        .map_err(|error| {
+            port_error(
+                Exit::Prerequisite,
+                "the container engine cannot be reached",
+                &error,
+            )
+        })?;
     let project = config.project.clone();
-    let options = options(&config, Arc::new(runtime), registry, redactor, Some(signals))?;
+    let options = options(
+        &config,
+        Arc::new(runtime),
+        registry,
+        redactor,
+        Some(signals),
+    )?;
     if mode == Mode::Foreground {
         let socket = daemon::tmux_socket_name(&config);
-        output::say(&format!("watch an agent: orchestrator attach worker-1   (or tmux -L {socket} attach)"));
+        output::say(&format!(
+            "watch an agent: orchestrator attach worker-1   (or tmux -L {socket} attach)"
+        ));
     }
-    let ended = daemon::run(*config, pool, options).await.map_err(daemon_error)?;
+    let ended = daemon::run(*config, pool, options)
+        .await
+        .map_err(daemon_error)?;
     match ended.ending {
-        Ending::Stop => output::say(&format!("`{project}` is stopped; its work and conversations are kept")),
+        Ending::Stop => output::say(&format!(
+            "`{project}` is stopped; its work and conversations are kept"
+        )),
         Ending::Detach | Ending::Drain => {
-            output::say(&format!("detached; the agents of `{project}` go on, and the next start adopts them"));
+            output::say(&format!(
+                "detached; the agents of `{project}` go on, and the next start adopts them"
+            ));
         }
     }
     Ok(Exit::Done)
@@ -169,7 +202,10 @@ pub(super) fn options(
 }
 
 fn set_up_logging(config: &Config, mode: Mode, redactor: &Redactor) -> Result<()> {
-    let rotation = Rotation { max_bytes: config.logs.size, keep: config.logs.files };
+    let rotation = Rotation {
+        max_bytes: config.logs.size,
+        keep: config.logs.files,
+    };
     let target = match mode {
         // People get the progress lines; the log file gets everything.
         Mode::Foreground | Mode::Background => Output::File {
@@ -182,13 +218,15 @@ fn set_up_logging(config: &Config, mode: Mode, redactor: &Redactor) -> Result<()
         .map_err(|error| Error::new(Exit::Failure, "logging cannot be set up").because(&error))
 }
 
-fn load_pool(config: &Config) -> Pool {
+pub(super) fn load_pool(config: &Config) -> Pool {
     credentials::load_pool(&config.claude_configs, SystemClock::new().now())
 }
 
 /// As the Docker CLI takes it.
 pub(super) fn docker_host() -> Option<String> {
-    std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())
+    std::env::var("DOCKER_HOST")
+        .ok()
+        .filter(|host| !host.is_empty())
 }
 
 pub(super) fn daemon_error(error: DaemonError) -> Error {
@@ -197,7 +235,9 @@ pub(super) fn daemon_error(error: DaemonError) -> Error {
         DaemonError::NoCredential { .. } => Exit::Usage,
         DaemonError::Prerequisite { .. } if error.is_prerequisite() => Exit::Prerequisite,
         DaemonError::Door { .. } => Exit::Prerequisite,
-        DaemonError::Prerequisite { .. } | DaemonError::Io { .. } | DaemonError::State { .. } => Exit::Failure,
+        DaemonError::Prerequisite { .. } | DaemonError::Io { .. } | DaemonError::State { .. } => {
+            Exit::Failure
+        }
     };
     let shown = Error::new(exit, error.to_string());
     let shown = match std::error::Error::source(&error) {
@@ -222,7 +262,13 @@ fn port_error(exit: Exit, what: &str, error: &PortError) -> Error {
 pub async fn view(project: &ProjectId, agent: &AgentId) -> Result<Exit> {
     let runtime = DockerRuntime::connect(docker_host().as_deref())
         .await
-        .map_err(|error| port_error(Exit::Prerequisite, "the container engine cannot be reached", &error))?;
+        .map_err(|error| {
+            port_error(
+                Exit::Prerequisite,
+                "the container engine cannot be reached",
+                &error,
+            )
+        })?;
     let options = ViewOptions::new(project.clone(), agent.clone());
     view::run(Arc::new(runtime), options)
         .await
@@ -230,14 +276,11 @@ pub async fn view(project: &ProjectId, agent: &AgentId) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The whole system on a sample repository.
-pub async fn demo(args: &DemoArgs, registry: Option<&Path>) -> Result<Exit> {
-    demo::run(args, registry).await
-}
-
 /// Can every credential file be read, and what is it?
 pub fn check_credentials(settings: &Settings) -> Vec<Check> {
-    let Some(config) = &settings.config else { return Vec::new() };
+    let Some(config) = &settings.config else {
+        return Vec::new();
+    };
     let pool = load_pool(config);
     let mut checks: Vec<Check> = pool
         .credentials
@@ -253,9 +296,11 @@ pub fn check_credentials(settings: &Settings) -> Vec<Check> {
             Check::ok(&name, detail)
         })
         .collect();
-    checks.extend(pool.problems.iter().map(|problem| {
-        Check::fail("credential", problem.to_string(), problem.hint.clone())
-    }));
+    checks.extend(
+        pool.problems
+            .iter()
+            .map(|problem| Check::fail("credential", problem.to_string(), problem.hint.clone())),
+    );
     if pool.credentials.is_empty() && pool.problems.is_empty() {
         checks.push(Check::fail(
             "credentials",
@@ -284,7 +329,10 @@ pub fn task_lists(settings: &Settings) -> Option<Vec<(String, Vec<u8>)>> {
     if !paths.store().is_dir() {
         return None;
     }
-    let identity = Identity { name: config.git.name.clone(), email: config.git.email.clone() };
+    let identity = Identity {
+        name: config.git.name.clone(),
+        email: config.git.email.clone(),
+    };
     let store = GitStore::open_or_clone(
         &paths.store(),
         &config.repository_url,
@@ -303,7 +351,12 @@ pub fn task_lists(settings: &Settings) -> Option<Vec<(String, Vec<u8>)>> {
 
 /// The container engine's name and version, or why it does not answer.
 pub async fn probe_engine() -> std::result::Result<String, String> {
-    let runtime = DockerRuntime::connect(docker_host().as_deref()).await.map_err(|error| error.chain())?;
+    let runtime = DockerRuntime::connect(docker_host().as_deref())
+        .await
+        .map_err(|error| error.chain())?;
     let info = runtime.probe().await.map_err(|error| error.chain())?;
-    Ok(format!("{} {} (API {})", info.name, info.version, info.api_version))
+    Ok(format!(
+        "{} {} (API {})",
+        info.name, info.version, info.api_version
+    ))
 }
