@@ -643,6 +643,63 @@ async fn an_engine_that_is_away_is_transient_and_tells_how_to_start_it() {
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
 }
 
+/// Passes connections on to the real engine until it is dropped, which looks like an engine that
+/// went away.
+fn passage(socket: &std::path::Path) -> tokio::task::JoinSet<()> {
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let engine = tokio::net::UnixStream::connect("/var/run/docker.sock").await;
+                tokio::io::copy_bidirectional(&mut near, &mut engine.unwrap()).await
+            });
+        }
+    });
+    tasks
+}
+
+#[tokio::test]
+async fn an_engine_that_goes_away_is_noticed_and_found_again() {
+    let world = World::docker().await;
+    let socket = world.host("docker.sock");
+    let engine = passage(&socket);
+    let address = format!("unix://{}", socket.display());
+    let docker = DockerRuntime::connect(Some(&address)).await.unwrap();
+    let name = docker.start(&world.spec).await.unwrap().name;
+    let mut events = docker.events(&world.spec.project, None).await.unwrap();
+    let mut terminal = docker.attach(&name).await.unwrap();
+    // Only once something came through is the subscription certainly there.
+    docker.stop(&name, Duration::ZERO).await.unwrap();
+    let event = tokio::time::timeout(LONG, events.next())
+        .await
+        .expect("an event");
+    assert!(event.unwrap().is_ok());
+    drop(engine);
+    let last = async {
+        loop {
+            if let Err(error) = events.next().await.expect("it ends with an error") {
+                return error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(LONG, last).await.expect("an end");
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    let end = async { while let Some(Ok(_)) = terminal.output.next().await {} };
+    tokio::time::timeout(LONG, end).await.expect("an end");
+    let error = docker.list(&world.spec.project).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    assert!(error.hint.unwrap().contains("docker/engine.sh"));
+    fs::remove_file(&socket).unwrap();
+    let error = docker.start(&world.spec).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    let _engine = passage(&socket);
+    docker.probe().await.unwrap();
+    assert_eq!(docker.list(&world.spec.project).await.unwrap().len(), 1);
+    world.clean_up().await;
+}
+
 #[tokio::test]
 async fn docker_locks_an_agent_in() {
     let world = World::docker().await;
