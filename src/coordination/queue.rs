@@ -179,6 +179,17 @@ impl Queue {
             .await
     }
 
+    /// To be asked before a push or a merge: refuses a claim that was overtaken, by what the store
+    /// says now.
+    pub async fn check(&self, id: &TaskId, fence: u64) -> Result<Task, TaskError> {
+        self.refresh(id).await?;
+        let task = self
+            .get(id)
+            .ok_or_else(|| TaskError::NotFound(id.clone()))?;
+        rules::check(&task, fence)?;
+        Ok(task)
+    }
+
     /// Ends a task that is not finished, claimed or not.
     pub async fn cancel(
         &self,

@@ -144,7 +144,15 @@ pub fn settle(scratch: &Path, older_than: Duration) -> io::Result<Settlement> {
         }
         let ours = ours(&all, at);
         let held = &mut all[at];
-        let outcome = held.settle(&ours)?;
+        let outcome = match held.settle(&ours) {
+            Ok(outcome) => outcome,
+            // The next ones are not held up by this one.
+            Err(error) => {
+                tracing::warn!(path = %held.file().display(), %error, "a held file could not be settled; trying again later");
+                settlement.pending += 1;
+                continue;
+            }
+        };
         if let Some(outcome) = outcome {
             settlement.pending += usize::from(held.file().exists());
             settlement.mended.push(Mended {
@@ -270,7 +278,14 @@ impl Held {
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != before.owner {
             let (uid, gid) = before.owner;
-            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            let given =
+                rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            given.map_err(|errno| {
+                let kind = io::Error::from(errno).kind();
+                let text =
+                    format!("the file belongs to {uid}:{gid}, which cannot be kept: {errno}");
+                io::Error::new(kind, text)
+            })?;
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(before.mode & 0o7777))?;
         file.sync_all()
@@ -296,7 +311,8 @@ impl Held {
                     side,
                 }),
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a sidecar cannot be read; it and its file are left as they are");
+                    tracing::warn!(path = %path.display(), %error, "a sidecar cannot be read; it and its file are kept");
+                    fs::rename(&path, path.with_extension("side-unreadable"))?;
                 }
             }
         }
@@ -424,8 +440,8 @@ impl Held {
             self.forget()?;
             return Ok(None);
         }
-        let Some((target, file)) = found(Target::open(&self.side.root, &self.side.relative))?
-        else {
+        // Gone, or a link or a directory in its place: there is nothing to bring it back into.
+        let Ok((target, file)) = Target::open(&self.side.root, &self.side.relative) else {
             return self.keep().map(Some);
         };
         let longest = self
@@ -885,6 +901,24 @@ mod tests {
         assert_eq!(place.settle(), []);
         assert_eq!(fs::read_dir(&place.scratch).unwrap().count(), 0);
         assert_eq!(place.text(), "- [ ] a\n");
+    }
+
+    #[test]
+    fn an_edit_whose_file_is_gone_is_kept() {
+        let place = Place::new("- [ ] a\n");
+        let editor = fs::OpenOptions::new()
+            .append(true)
+            .open(place.file())
+            .unwrap();
+        assert_eq!(place.tick("a"), Ticked::Done);
+        (&editor).write_all(b"late\n").unwrap();
+        fs::remove_file(place.file()).unwrap();
+        symlink("/etc/hostname", place.file()).unwrap();
+        let [Settled::Kept(kept)] = &place.settle()[..] else {
+            panic!("one file must be kept");
+        };
+        assert_eq!(fs::read_to_string(kept).unwrap(), "- [ ] a\nlate\n");
+        assert_eq!(place.settle(), []);
     }
 
     /// One edit races with one tick, many times, in every way editors save.

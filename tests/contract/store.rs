@@ -641,3 +641,62 @@ async fn sqlite_fleet_state_is_one_transaction_and_bounded() -> Result<()> {
     ensure!(!fleet.load().await?.agents.contains_key(&worker), "removed");
     Ok(())
 }
+
+/// This test runs itself once more as the process that is killed.
+#[tokio::test]
+async fn sqlite_loses_nothing_acknowledged_when_killed() -> Result<()> {
+    const ROLE: &str = "ORCHESTRATOR_TEST_WRITER";
+    if let Some(path) = std::env::var_os(ROLE) {
+        let store = SqliteStore::open(Path::new(&path))?;
+        let mut seq = store.last("log").await?.map_or(0, |record| record.seq);
+        // Ends by being killed; the bound is for the case that nobody does.
+        for _ in 0..1_000_000 {
+            seq = append(&store, "log", seq, b"x").await?;
+            // One line is one write to the pipe: a kill cuts none in two.
+            println!("acknowledged {seq}");
+        }
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("store.db");
+    let mut acknowledged: Vec<u64> = Vec::new();
+    for round in 1..=3 {
+        let mut child = std::process::Command::new(std::env::current_exe()?)
+            .args([
+                "--exact",
+                "store::sqlite_loses_nothing_acknowledged_when_killed",
+                "--nocapture",
+            ])
+            .env(ROLE, &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        let output = std::io::BufReader::new(child.stdout.take().context("piped")?);
+        let enough = round * 100;
+        for line in std::io::BufRead::lines(output) {
+            let line = line?;
+            let number = line.strip_prefix("acknowledged ");
+            acknowledged.extend(number.and_then(|number| number.parse::<u64>().ok()));
+            if acknowledged.len() == enough {
+                child.kill()?;
+            }
+        }
+        child.wait()?;
+        ensure!(acknowledged.len() >= enough, "the writer ended by itself");
+        let store = SqliteStore::open(&path)?;
+        let mut stored: BTreeSet<u64> = BTreeSet::new();
+        while let Some(page) = next_page(&store, stored.last().copied()).await? {
+            stored.extend(page);
+        }
+        let lost: Vec<_> = acknowledged
+            .iter()
+            .filter(|seq| !stored.contains(seq))
+            .collect();
+        ensure!(lost.is_empty(), "lost {lost:?} of {}", acknowledged.len());
+    }
+    Ok(())
+}
+
+async fn next_page(store: &dyn Store, after: Option<u64>) -> Result<Option<Vec<u64>>> {
+    let page = store.read(after.unwrap_or(0), 1000).await?;
+    Ok((!page.is_empty()).then(|| page.iter().map(|record| record.seq).collect()))
+}

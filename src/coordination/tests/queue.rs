@@ -44,6 +44,7 @@ async fn a_task_lives_from_creation_to_done() {
         "a repeat writes nothing"
     );
     assert_eq!(queue.by_status().done, 1);
+    queue.check(&"a".into(), fence(&task)).await.unwrap();
     let missing = claim(&queue, "zzz", at(1)).await.unwrap_err();
     assert_eq!(missing.code(), "TASK_NOT_FOUND");
 }
@@ -139,6 +140,15 @@ async fn another_process_sees_changes_and_reclaims_an_expired_lease() {
         .await
         .unwrap();
     assert!(fence(&second) > fence(&first));
+    assert_eq!(
+        queue
+            .check(&"a".into(), fence(&first))
+            .await
+            .unwrap_err()
+            .code(),
+        "TASK_FENCED"
+    );
+    queue.check(&"a".into(), fence(&second)).await.unwrap();
     // The old holder's view may still show its own claim; the store refuses it all the same.
     let late = queue
         .complete(&"a".into(), fence(&first), "late", at(62))

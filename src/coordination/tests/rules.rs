@@ -147,6 +147,16 @@ fn unreasonable_tasks_are_refused_with_a_reason() {
             "{id}"
         );
     }
+    // Control characters take six bytes each as JSON.
+    let escaped = "x\u{1}".repeat(MAX_DESCRIPTION_BYTES / 2);
+    let new = NewTask {
+        description: escaped,
+        ..new_task("ok")
+    };
+    assert_eq!(
+        rules::create(&new, at(0)).unwrap_err().code(),
+        "INVALID_TASK"
+    );
     let task = claimed(&fresh(), at(1)).unwrap();
     let done = rules::complete(&task, 1, &"ä".repeat(100_000), at(2))
         .unwrap()
