@@ -43,6 +43,16 @@ pub struct TargetArgs {
     /// The running fleet of this name
     #[arg(long, global = true, value_name = "NAME")]
     pub project: Option<String>,
+    /// Set a key of the configuration for this run, for example `workerCount=5`; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| "give it as KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::args::TargetArgs;
 use super::error::Result;
-use super::{Error, Exit, wiring};
+use super::wiring::{self, Settings};
+use super::{Error, Exit};
 use crate::client::registry::{self, Entry};
 use crate::client::{self, Client, Target};
 use crate::model::ProjectId;
@@ -15,6 +16,7 @@ pub(super) struct Context {
     pub(super) config: Option<PathBuf>,
     project: Option<String>,
     registry: Option<PathBuf>,
+    pub(super) overrides: Vec<(String, String)>,
 }
 
 /// A running supervisor.
@@ -30,6 +32,7 @@ impl Context {
             config: target.config,
             project: target.project,
             registry: registry::directory(|name| std::env::var(name).ok()),
+            overrides: target.set,
         }
     }
 
@@ -46,6 +49,11 @@ impl Context {
         self.project.as_deref().map(ProjectId::from).ok_or_else(|| {
             Error::new(Exit::Usage, "no project is given").hint("add `--project NAME`")
         })
+    }
+
+    /// The configuration that was named, without problems.
+    pub(super) fn settings(&self) -> Result<Settings> {
+        wiring::load(self.config_directory()?, &self.overrides)
     }
 
     fn target(&self) -> Target {
@@ -73,7 +81,7 @@ impl Context {
                 entry: Some(entry),
             }),
             // Its entry may be gone while it lives, for example after a clean-up of /run.
-            Err(error) => match socket_of_config(&target) {
+            Err(error) => match self.socket_of_config(&target) {
                 Some(socket) => Ok(Running {
                     client: Client::unix(&socket)?,
                     entry: None,
@@ -81,6 +89,18 @@ impl Context {
                 None => Err(error),
             },
         }
+    }
+
+    /// The control socket that the configuration names, if somebody listens there.
+    fn socket_of_config(&self, target: &Target) -> Option<PathBuf> {
+        let Target::Config(directory) = target else {
+            return None;
+        };
+        let socket = wiring::load(directory, &self.overrides)
+            .ok()?
+            .control_socket;
+        std::os::unix::net::UnixStream::connect(&socket).ok()?;
+        Some(socket)
     }
 
     /// The state directory, also of a supervisor that has ended: for reading what it left.
@@ -104,23 +124,14 @@ impl Context {
             }
         }
         if let Some(config) = &self.config {
-            return Ok(wiring::load(config)?.state_directory);
+            let settings = wiring::load(config, &self.overrides)?;
+            return Ok(settings.loaded.config.state_directory);
         }
         Err(match running {
             Some(error) => error,
             None => Error::new(Exit::NotRunning, "no supervisor is running"),
         })
     }
-}
-
-/// The control socket that the configuration names, if somebody listens there.
-fn socket_of_config(target: &Target) -> Option<PathBuf> {
-    let Target::Config(directory) = target else {
-        return None;
-    };
-    let socket = wiring::load(directory).ok()?.control_socket;
-    std::os::unix::net::UnixStream::connect(&socket).ok()?;
-    Some(socket)
 }
 
 /// The agent of this name, or an error that names those there are.

@@ -73,7 +73,7 @@ pub(super) fn run(args: &InitArgs) -> Result<Exit> {
     } else {
         args.answers()?
     };
-    write(&args.directory, &answers, &wiring::schema()?)?;
+    write(&args.directory, &answers, &wiring::schema())?;
     let directory = args.directory.display();
     output::say(&format!("written: {directory}/{FILE}"));
     output::say(&format!("next: orchestrator doctor --config {directory}"));

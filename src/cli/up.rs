@@ -50,10 +50,9 @@ impl UpArgs {
 }
 
 pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
-    let directory = context.config_directory()?;
-    let settings = wiring::load(directory)?;
-    for warning in &settings.warnings {
-        output::say(warning.trim_end());
+    let settings = context.settings()?;
+    for warning in &settings.loaded.warnings {
+        output::say(warning.as_warning().trim_end());
     }
     let client = Client::unix(&settings.control_socket)?;
     if let Ok(health) = client.health().await {
@@ -72,12 +71,18 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
         return wiring::run_supervisor(settings, mode).await;
     }
     let timeout = args.timeout.unwrap_or(Duration::from_secs(900));
-    in_background(&settings, &client, timeout).await
+    in_background(context, &settings, &client, timeout).await
 }
 
-async fn in_background(settings: &Settings, client: &Client, timeout: Duration) -> Result<Exit> {
-    let log = start_log(&settings.state_directory)?;
-    let mut child = start(&settings.config_directory, &log)?;
+async fn in_background(
+    context: &Context,
+    settings: &Settings,
+    client: &Client,
+    timeout: Duration,
+) -> Result<Exit> {
+    let config = &settings.loaded.config;
+    let log = start_log(&config.state_directory)?;
+    let mut child = start(&config.directory, &context.overrides, &log)?;
     let mut relay = Relay::new(log);
     let deadline = Instant::now() + timeout;
     loop {
@@ -144,7 +149,7 @@ fn start_log(state: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn start(config: &Path, log: &Path) -> Result<Child> {
+fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Child> {
     let failed = |error| Error::io("cannot start the supervisor in the background", &error);
     let program = std::env::current_exe().map_err(failed)?;
     let append = || OpenOptions::new().append(true).open(log);
@@ -152,7 +157,12 @@ fn start(config: &Path, log: &Path) -> Result<Child> {
         .arg("up")
         .arg("--background")
         .arg("--config")
-        .arg(std::path::absolute(config).map_err(failed)?)
+        .arg(config)
+        .args(
+            overrides
+                .iter()
+                .map(|(key, value)| format!("--set={key}={value}")),
+        )
         .stdin(Stdio::null())
         .stdout(append().map_err(failed)?)
         .stderr(append().map_err(failed)?)

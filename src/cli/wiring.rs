@@ -1,34 +1,31 @@
 //! The one place where the command line touches the rooms that run in its own process:
-//! configuration, credentials, runtime, store of git objects, daemon.
+//! configuration, credentials, runtime, git store, daemon.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use super::doctor::Check;
 use super::error::Result;
 use super::{DemoArgs, Error, Exit};
-use crate::model::{AgentId, ProjectId};
+use crate::config::{self, Inputs, Loaded};
+use crate::credentials;
+use crate::model::{AgentId, ProjectId, Timestamp};
+use crate::ports::{ErrorKind, PortError, PortResult, Runtime as _};
+use crate::runtime::docker::DockerRuntime;
+use crate::runtime::view;
 
-/// What the commands use of a valid configuration.
-#[derive(Clone, Debug)]
+/// A larger task list is not read.
+const MAX_TASK_LIST_BYTES: usize = 1024 * 1024;
+
+/// A configuration without problems, and what follows from it.
+#[derive(Debug)]
 pub struct Settings {
-    pub config_directory: PathBuf,
-    pub project: ProjectId,
-    pub state_directory: PathBuf,
+    pub loaded: Loaded,
     pub control_socket: PathBuf,
-    /// With any password in it: never printed, handed to git through its environment.
-    pub repository_url: String,
-    pub branch: String,
-    /// 0: any free port.
-    pub api_port: u16,
-    /// The whole configuration as JSON, without secrets.
-    pub shown: Value,
-    /// Dotted key → where its value comes from, in words.
-    pub origins: BTreeMap<String, String>,
-    /// Complete lines for stderr.
-    pub warnings: Vec<String>,
 }
 
 /// How the supervisor was started.
@@ -41,13 +38,20 @@ pub enum Mode {
 }
 
 /// Loads and checks the configuration; all problems at once, ready to print.
-pub fn load(directory: &Path) -> Result<Settings> {
-    Err(unconnected("the configuration").hint(directory.display().to_string()))
+pub fn load(directory: &Path, overrides: &[(String, String)]) -> Result<Settings> {
+    let uid = rustix::process::geteuid().as_raw();
+    let inputs = Inputs::new(std::env::vars_os(), overrides.to_vec(), uid);
+    let loaded = config::load(directory, &inputs)
+        .map_err(|problems| Error::rendered(Exit::Usage, problems.to_string()))?;
+    Ok(Settings {
+        control_socket: loaded.config.state_directory.join("control.sock"),
+        loaded,
+    })
 }
 
 /// The JSON Schema of `orchestrator.json`.
-pub fn schema() -> Result<Value> {
-    Err(unconnected("the configuration"))
+pub fn schema() -> Value {
+    config::schema()
 }
 
 /// Runs the supervisor until its end.
@@ -58,10 +62,13 @@ pub async fn run_supervisor(settings: Settings, mode: Mode) -> Result<Exit> {
 }
 
 /// Shows an agent's terminal in this one, until the pane is closed.
-#[expect(clippy::unused_async, reason = "the room behind it is async")]
 pub async fn view(project: &ProjectId, agent: &AgentId) -> Result<Exit> {
-    let _ = (project, agent);
-    Err(unconnected("the view"))
+    let runtime = connect().await.map_err(port_error)?;
+    let options = view::ViewOptions::new(project.clone(), agent.clone());
+    view::run(Arc::new(runtime), options)
+        .await
+        .map_err(port_error)?;
+    Ok(Exit::Done)
 }
 
 /// The whole system on a sample repository.
@@ -71,29 +78,170 @@ pub async fn demo(args: &DemoArgs) -> Result<Exit> {
     Err(unconnected("the demo"))
 }
 
+/// What a container's terminal showed: the last `tail` lines, then live with `follow`.
+pub async fn terminal_log(
+    container: &str,
+    tail: usize,
+    follow: bool,
+) -> Result<BoxStream<'static, PortResult<Bytes>>> {
+    let runtime = connect().await.map_err(port_error)?;
+    runtime
+        .logs(container, Some(tail), follow)
+        .await
+        .map_err(port_error)
+}
+
 /// Can every credential file be read, and what is it?
 pub fn check_credentials(settings: &Settings) -> Vec<Check> {
-    let _ = settings;
-    Vec::new()
+    let name = "credentials";
+    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+    let pool = credentials::load_pool(&settings.loaded.config.claude_configs, now);
+    let usable = pool.credentials.len();
+    let mut checks = Vec::new();
+    for credential in &pool.credentials {
+        let detail = format!("{} ({})", credential.id, credential.kind.as_str());
+        checks.push(if credential.notes.is_empty() {
+            Check::ok(name, detail)
+        } else {
+            let notes = credential.notes.join("; ");
+            Check::warn(name, format!("{detail}: {notes}"), "look at the file")
+        });
+    }
+    for problem in &pool.problems {
+        let detail = problem.to_string();
+        // With one that works the fleet runs.
+        checks.push(if usable == 0 {
+            Check::fail(name, detail, &problem.hint)
+        } else {
+            Check::warn(name, detail, &problem.hint)
+        });
+    }
+    checks
 }
 
-/// The task lists in the git store, as (file name, bytes); `None` while there is no store.
+/// The task lists on the branch in the git store, as (file name, bytes); `None` while there is no
+/// store. Nothing is fetched and nothing written.
 pub fn task_lists(settings: &Settings) -> Option<Vec<(String, Vec<u8>)>> {
-    let _ = settings;
-    None
+    let config = &settings.loaded.config;
+    let store = git2::Repository::open_bare(config.state_directory.join("store.git")).ok()?;
+    let branch = format!("refs/heads/{}", config.branch);
+    let tree = store.find_reference(&branch).ok()?.peel_to_tree().ok()?;
+    let lists = (1..=config.worker_count).filter_map(|worker| {
+        let name = format!("WORKER_{worker}_TASK_LIST.md");
+        let blob = store.find_blob(tree.get_name(&name)?.id()).ok()?;
+        (blob.size() <= MAX_TASK_LIST_BYTES).then(|| (name, blob.content().to_vec()))
+    });
+    Some(lists.collect())
 }
 
-/// The container engine's name and version, or why it does not answer.
-pub async fn probe_engine() -> std::result::Result<String, String> {
-    let docker = bollard::Docker::connect_with_defaults().map_err(|error| error.to_string())?;
-    let version = docker.version().await.map_err(|error| error.to_string())?;
+/// The container engine's name and version, or why it does not answer and what to do.
+pub async fn probe_engine() -> std::result::Result<String, (String, Option<String>)> {
+    let told = |error: PortError| (error.chain(), error.hint);
+    let info = connect().await.map_err(told)?.probe().await.map_err(told)?;
     Ok(format!(
-        "Docker {} (API {})",
-        version.version.unwrap_or_else(|| "?".to_owned()),
-        version.api_version.unwrap_or_else(|| "?".to_owned())
+        "{} {} (API {})",
+        info.name, info.version, info.api_version
     ))
+}
+
+async fn connect() -> PortResult<DockerRuntime> {
+    DockerRuntime::connect(std::env::var("DOCKER_HOST").ok().as_deref()).await
+}
+
+/// An error of a port, as the command line tells it.
+pub fn port_error(error: PortError) -> Error {
+    let exit = match error.kind {
+        ErrorKind::NotFound => Exit::NotFound,
+        ErrorKind::AlreadyExists => Exit::AlreadyRunning,
+        ErrorKind::Refused => Exit::Refused,
+        ErrorKind::Transient | ErrorKind::Broken => Exit::Failure,
+    };
+    let mut told = Error::new(exit, &error.message);
+    if let Some(source) = &error.source {
+        told = told.because(source.as_ref());
+    }
+    match error.hint {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
 }
 
 fn unconnected(what: &str) -> Error {
     Error::new(Exit::Failure, format!("{what} is not part of this build"))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::cli::doctor::Outcome;
+
+    /// A real configuration, loaded from `root`.
+    pub(in crate::cli) fn settings(root: &Path, branch: &str) -> Settings {
+        let directory = root.join("config");
+        std::fs::create_dir_all(&directory).unwrap();
+        let document = serde_json::json!({
+            "repositoryUrl": "https://example.com/r.git",
+            "workerCount": 2,
+            "claudeConfigs": root.join("credentials/*.json"),
+            "branch": branch,
+            "stateDirectory": root.join("state"),
+        });
+        std::fs::write(directory.join("orchestrator.json"), document.to_string()).unwrap();
+        load(&directory, &[]).unwrap()
+    }
+
+    #[test]
+    fn problems_of_a_configuration_come_all_at_once_with_code_two() {
+        let root = tempfile::tempdir().unwrap();
+        let text = "{ \"workerCount\": 0, \"brunch\": 1 }";
+        std::fs::write(root.path().join("orchestrator.json"), text).unwrap();
+        let error = load(root.path(), &[]).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        let said = error.render();
+        for word in ["workerCount", "brunch", "repositoryUrl", "claudeConfigs"] {
+            assert!(said.contains(word), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_pool_without_a_credential_is_a_failure_and_secrets_are_not_shown() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), "main");
+        let none = check_credentials(&settings);
+        assert!(!none.is_empty());
+        assert!(none.iter().all(|check| check.outcome == Outcome::Fail));
+        let directory = root.path().join("credentials");
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("team.json");
+        let text = r#"{"env": {"ANTHROPIC_API_KEY": "sk-ant-api03-very-secret-indeed"}}"#;
+        std::fs::write(&path, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        let one = check_credentials(&settings);
+        assert_eq!(one.len(), 1, "{one:?}");
+        assert!(one[0].detail.starts_with("team"), "{one:?}");
+        assert_ne!(one[0].outcome, Outcome::Fail);
+        assert!(!format!("{one:?}").contains("secret"));
+    }
+
+    #[test]
+    fn task_lists_are_read_from_the_store_once_there_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), "main");
+        assert_eq!(task_lists(&settings), None);
+        let store = root.path().join("state/store.git");
+        let repository = git2::Repository::init_bare(store).unwrap();
+        let blob = repository.blob(b"- [ ] one\n").unwrap();
+        let mut tree = repository.treebuilder(None).unwrap();
+        tree.insert("WORKER_2_TASK_LIST.md", blob, 0o100_644)
+            .unwrap();
+        let tree = repository.find_tree(tree.write().unwrap()).unwrap();
+        let who = git2::Signature::now("a", "a@localhost").unwrap();
+        repository
+            .commit(Some("refs/heads/main"), &who, &who, "first", &tree, &[])
+            .unwrap();
+        let lists = task_lists(&settings).unwrap();
+        let expected = ("WORKER_2_TASK_LIST.md".to_owned(), b"- [ ] one\n".to_vec());
+        assert_eq!(lists, [expected]);
+    }
 }
