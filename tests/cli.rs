@@ -2,6 +2,7 @@
 //! on a real control socket; home and environment are the test's own.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -574,4 +575,155 @@ fn init_without_a_terminal_wants_flags() {
     std::fs::write(house.path("old/orchestrator.json"), "{}").unwrap();
     let ran = house.run(&["init", "old"]).ended(Exit::Refused);
     assert!(ran.stderr.contains("exists already"));
+}
+
+#[test]
+fn what_init_writes_is_a_valid_configuration() {
+    let house = House::new();
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "https://example.com/r.git",
+        "--workers",
+        "2",
+    ];
+    let ran = house.run(&init).ended(Exit::Done);
+    assert!(
+        ran.stderr
+            .contains("next: orchestrator doctor --config fleet")
+    );
+    let ran = house.run(&["config", "check", "--config", "fleet"]);
+    assert!(
+        ran.ended(Exit::Done)
+            .stdout
+            .ends_with("/fleet: no problems\n")
+    );
+    let schema = std::fs::read_to_string(house.path("fleet/orchestrator.schema.json")).unwrap();
+    let printed = house.run(&["config", "schema"]).ended(Exit::Done).stdout;
+    assert_eq!(schema, printed);
+    let show = [
+        "config",
+        "show",
+        "--origin",
+        "--config",
+        "fleet",
+        "--set",
+        "workerCount=5",
+    ];
+    let shown = house.run(&show).ended(Exit::Done).stdout;
+    assert!(
+        shown.contains("workerCount = 5  # --set workerCount\n"),
+        "{shown}"
+    );
+    house.run(&init).ended(Exit::Refused);
+}
+
+#[test]
+fn a_bad_configuration_is_told_whole_and_ends_with_two() {
+    let house = House::new();
+    std::fs::create_dir(house.path("fleet")).unwrap();
+    let text = "{\n  \"workerCuont\": 3,\n  \"branch\": 7\n}\n";
+    std::fs::write(house.path("fleet/orchestrator.json"), text).unwrap();
+    for args in [
+        &["config", "check", "--config", "fleet"][..],
+        &["--config", "fleet"],
+        &["up", "-d", "--config", "fleet"],
+    ] {
+        let ran = house.run(args).ended(Exit::Usage);
+        for word in [
+            "orchestrator.json:2",
+            "workerCount",
+            "branch",
+            "repositoryUrl",
+        ] {
+            assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
+        }
+        assert_eq!(ran.stdout, "");
+    }
+    let ran = house
+        .run(&["doctor", "--json", "--config", "fleet"])
+        .ended(Exit::Usage);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["checks"][0]["name"], "configuration");
+    assert_eq!(report["checks"][0]["outcome"], "fail");
+}
+
+#[test]
+fn doctor_names_each_thing_that_is_missing_with_its_fix() {
+    let house = House::new();
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "../nowhere",
+        "--workers",
+        "1",
+    ];
+    house.run(&init).ended(Exit::Done);
+    let args = ["doctor", "--json", "--config", "fleet"];
+    let ran = house.run(&args).ended(Exit::Prerequisite);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let check = |name: &str| {
+        let checks = report["checks"].as_array().unwrap().iter();
+        checks
+            .clone()
+            .find(|check| check["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(check("configuration")["outcome"], "ok");
+    for name in ["repository", "credentials"] {
+        assert_eq!(check(name)["outcome"], "fail", "{ran:?}");
+        assert!(!check(name)["fix"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(check("state directory")["outcome"], "ok");
+    assert_eq!(check("git")["outcome"], "ok");
+    let text = house.run(
+        &args[..1]
+            .iter()
+            .chain(&args[2..])
+            .copied()
+            .collect::<Vec<_>>(),
+    );
+    assert!(
+        text.ended(Exit::Prerequisite)
+            .stdout
+            .contains("FAIL  credentials: ")
+    );
+}
+
+#[test]
+fn a_second_supervisor_of_the_same_fleet_is_refused() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "https://example.com/r.git",
+        "--workers",
+        "1",
+    ];
+    house.run(&init).ended(Exit::Done);
+    // The fleet's state directory is the one whose control socket answers.
+    let state = house.path("state-two");
+    std::fs::create_dir(&state).unwrap();
+    let socket = house.path("state-one/run/control.sock");
+    std::os::unix::fs::symlink(socket, state.join("control.sock")).unwrap();
+    let set = format!("--set=stateDirectory={}", state.display());
+    for up in [&["up"][..], &["up", "-d"], &[]] {
+        let args: Vec<&str> = up
+            .iter()
+            .copied()
+            .chain(["--config", "fleet", &set])
+            .collect();
+        let ran = house.run(&args).ended(Exit::AlreadyRunning);
+        assert!(
+            ran.stderr
+                .contains("the supervisor of `one` is running already")
+        );
+    }
+    assert_eq!(supervisor.take_asked(), []);
 }

@@ -43,18 +43,16 @@ pub struct TargetArgs {
     /// The running fleet of this name
     #[arg(long, global = true, value_name = "NAME")]
     pub project: Option<String>,
-    /// Override one key of the configuration, for example `workerCount=5`; may be repeated
-    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
-    pub overrides: Vec<(String, String)>,
+    /// Set a key of the configuration for this run, for example `workerCount=5`; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), value.to_owned()))
-        }
-        _ => Err("write KEY=VALUE, for example `planning.coolDown=2m`".to_owned()),
-    }
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| "give it as KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::context::Context;
 use super::error::Result;
 use super::wiring::{self, Settings};
 use super::{Exit, output};
+use crate::config::{self, Loaded};
 
 /// Check and show the configuration
 #[derive(Debug, Args)]
@@ -43,18 +44,18 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<Exit> {
     match &args.command {
         ConfigCommand::Schema => output::json(&wiring::schema())?,
         ConfigCommand::Check => {
-            let directory = context.config_directory()?;
-            let settings = context.load()?;
+            let settings = context.settings()?;
             warn(&settings);
-            output::data(&format!("{}: no problems\n", directory.display()))?;
+            let directory = settings.loaded.config.directory.display();
+            output::data(&format!("{directory}: no problems\n"))?;
         }
         ConfigCommand::Show(args) => {
-            let settings = context.load()?;
+            let settings = context.settings()?;
             warn(&settings);
             if args.json {
-                output::json(&shown(&settings, args.origin))?;
+                output::json(&shown(&settings.loaded, args.origin))?;
             } else {
-                output::data(&lines(&settings, args.origin))?;
+                output::data(&lines(&settings.loaded, args.origin))?;
             }
         }
     }
@@ -62,92 +63,51 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<Exit> {
 }
 
 fn warn(settings: &Settings) {
-    for warning in &settings.warnings {
-        output::say(warning.trim_end());
+    for warning in &settings.loaded.warnings {
+        output::say(warning.as_warning().trim_end());
     }
 }
 
-fn shown(settings: &Settings, origin: bool) -> Value {
+/// An object of key and value, or with origins a list of everything known about each key.
+fn shown(loaded: &Loaded, origin: bool) -> Value {
     if origin {
-        json!({ "config": settings.shown, "origins": settings.origins })
-    } else {
-        settings.shown.clone()
+        return config::rows_json(loaded);
     }
+    let rows = config::rows(loaded).into_iter();
+    rows.map(|row| (row.key.to_owned(), row.value)).collect()
 }
 
 /// `key = value`, and `# origin` behind it.
-fn lines(settings: &Settings, origin: bool) -> String {
-    let mut keys = Vec::new();
-    flatten("", &settings.shown, &mut keys);
+fn lines(loaded: &Loaded, origin: bool) -> String {
     let mut text = String::new();
-    for (key, value) in keys {
-        let _ = write!(text, "{key} = {value}");
-        if origin && let Some(origin) = origin_of(settings, &key) {
-            let _ = write!(text, "  # {origin}");
+    for row in config::rows(loaded) {
+        let _ = write!(text, "{} = {}", row.key, row.value_text());
+        if origin {
+            let _ = write!(text, "  # {}", row.origin);
         }
         text.push('\n');
     }
     text
 }
 
-/// The origin of the key, or of the section it lies in.
-fn origin_of<'a>(settings: &'a Settings, key: &str) -> Option<&'a str> {
-    let mut key = key;
-    loop {
-        if let Some(origin) = settings.origins.get(key) {
-            return Some(origin);
-        }
-        key = key.rsplit_once('.')?.0;
-    }
-}
-
-fn flatten(path: &str, value: &Value, out: &mut Vec<(String, String)>) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                flatten(&path, value, out);
-            }
-        }
-        other => out.push((path.to_owned(), other.to_string())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::wiring::tests::settings;
 
     #[test]
     fn values_are_lines_and_origins_stand_behind_them() {
-        let settings = Settings {
-            config_directory: "/c".into(),
-            project: "demo".into(),
-            state_directory: "/s".into(),
-            control_socket: "/s/x".into(),
-            repository_url: "u".into(),
-            branch: "main".into(),
-            api_port: 0,
-            shown: json!({"branch": "main", "container": {"pids": 5}, "environment": {}}),
-            origins: [
-                ("branch", "default"),
-                ("container", "/c/orchestrator.json:3"),
-            ]
-            .map(|(key, origin)| (key.to_owned(), origin.to_owned()))
-            .into(),
-            warnings: Vec::new(),
-        };
-        assert_eq!(
-            lines(&settings, true),
-            "branch = \"main\"  # default\ncontainer.pids = 5  # /c/orchestrator.json:3\nenvironment = {}\n"
-        );
-        assert_eq!(
-            lines(&settings, false),
-            "branch = \"main\"\ncontainer.pids = 5\nenvironment = {}\n"
-        );
-        assert_eq!(shown(&settings, true)["origins"]["branch"], "default");
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), "trunk");
+        let text = lines(&settings.loaded, true);
+        let branch = text.lines().find(|line| line.starts_with("branch = "));
+        let branch = branch.unwrap();
+        assert!(branch.starts_with("branch = trunk  # "), "{branch}");
+        assert!(branch.contains("orchestrator.json:"), "{branch}");
+        assert!(text.contains("\nworkerCount = 2  # "));
+        assert!(text.contains("  # default\n"));
+        assert!(!lines(&settings.loaded, false).contains('#'));
+        assert_eq!(shown(&settings.loaded, false)["branch"], "trunk");
+        assert_eq!(shown(&settings.loaded, true)[1]["origin"]["source"], "file");
     }
 }

@@ -33,6 +33,7 @@ impl Context {
             project: target.project,
             overrides: target.overrides,
             registry: registry::directory(|name| std::env::var(name).ok()),
+            overrides: target.set,
         }
     }
 
@@ -61,6 +62,11 @@ impl Context {
         })
     }
 
+    /// The configuration that was named, without problems.
+    pub(super) fn settings(&self) -> Result<Settings> {
+        wiring::load(self.config_directory()?, &self.overrides)
+    }
+
     fn target(&self) -> Target {
         match (&self.project, &self.config) {
             (Some(project), _) => Target::Project(project.as_str().into()),
@@ -86,7 +92,7 @@ impl Context {
                 entry: Some(entry),
             }),
             // Its entry may be gone while it lives, for example after a clean-up of /run.
-            Err(error) => match socket_of_config(&target, &self.overrides) {
+            Err(error) => match self.socket_of_config(&target) {
                 Some(socket) => Ok(Running {
                     client: Client::unix(&socket)?,
                     entry: None,
@@ -94,6 +100,18 @@ impl Context {
                 None => Err(error),
             },
         }
+    }
+
+    /// The control socket that the configuration names, if somebody listens there.
+    fn socket_of_config(&self, target: &Target) -> Option<PathBuf> {
+        let Target::Config(directory) = target else {
+            return None;
+        };
+        let socket = wiring::load(directory, &self.overrides)
+            .ok()?
+            .control_socket;
+        std::os::unix::net::UnixStream::connect(&socket).ok()?;
+        Some(socket)
     }
 
     /// The state directory, also of a supervisor that has ended: for reading what it left.
@@ -117,23 +135,14 @@ impl Context {
             }
         }
         if let Some(config) = &self.config {
-            return Ok(wiring::load(config, &self.overrides)?.state_directory);
+            let settings = wiring::load(config, &self.overrides)?;
+            return Ok(settings.loaded.config.state_directory);
         }
         Err(match running {
             Some(error) => error,
             None => Error::new(Exit::NotRunning, "no supervisor is running"),
         })
     }
-}
-
-/// The control socket that the configuration names, if somebody listens there.
-fn socket_of_config(target: &Target, overrides: &[(String, String)]) -> Option<PathBuf> {
-    let Target::Config(directory) = target else {
-        return None;
-    };
-    let socket = wiring::load(directory, overrides).ok()?.control_socket;
-    std::os::unix::net::UnixStream::connect(&socket).ok()?;
-    Some(socket)
 }
 
 /// The agent of this name, or an error that names those there are.

@@ -26,10 +26,13 @@ impl Colour {
 
 /// Writes data to stdout. A reader that went away (`| head`) ends the command silently.
 pub(super) fn data(text: &str) -> Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// The same for what is not text.
+pub(super) fn bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

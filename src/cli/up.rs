@@ -50,9 +50,9 @@ impl UpArgs {
 }
 
 pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
-    let settings = context.load()?;
-    for warning in &settings.warnings {
-        output::say(warning.trim_end());
+    let settings = context.settings()?;
+    for warning in &settings.loaded.warnings {
+        output::say(warning.as_warning().trim_end());
     }
     let client = Client::unix(&settings.control_socket)?;
     if let Ok(health) = client.health().await {
@@ -71,17 +71,18 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
         return wiring::run_supervisor(settings, mode, context.registry()).await;
     }
     let timeout = args.timeout.unwrap_or(Duration::from_secs(900));
-    in_background(&settings, &context.overrides, &client, timeout).await
+    in_background(context, &settings, &client, timeout).await
 }
 
 async fn in_background(
+    context: &Context,
     settings: &Settings,
-    overrides: &[(String, String)],
     client: &Client,
     timeout: Duration,
 ) -> Result<Exit> {
-    let log = start_log(&settings.state_directory)?;
-    let mut child = start(&settings.config_directory, overrides, &log)?;
+    let config = &settings.loaded.config;
+    let log = start_log(&config.state_directory)?;
+    let mut child = start(&config.directory, &context.overrides, &log)?;
     let mut relay = Relay::new(log);
     let deadline = Instant::now() + timeout;
     loop {
@@ -156,11 +157,11 @@ fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Ch
         .arg("up")
         .arg("--background")
         .arg("--config")
-        .arg(std::path::absolute(config).map_err(failed)?)
+        .arg(config)
         .args(
             overrides
                 .iter()
-                .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]),
+                .map(|(key, value)| format!("--set={key}={value}")),
         )
         .stdin(Stdio::null())
         .stdout(append().map_err(failed)?)

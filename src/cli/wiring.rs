@@ -1,49 +1,31 @@
 //! The one place where the command line touches the rooms that run in its own process:
-//! configuration, credentials, runtime, store of git objects, daemon, demo.
+//! configuration, credentials, runtime, git store, daemon.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use super::doctor::Check;
 use super::error::Result;
-use super::output;
-use super::{Error, Exit};
-use crate::config::{self, Config, Inputs};
-use crate::credentials::{self, Pool};
-use crate::daemon::{
-    self, DaemonError, RunOptions, Signals, SystemClock, SystemEntropy, task_list_file,
-};
-use crate::model::{AgentId, Ending, ProjectId};
-use crate::ports::{Clock as _, PortError, Runtime as _};
+use super::{DemoArgs, Error, Exit};
+use crate::config::{self, Inputs, Loaded};
+use crate::credentials;
+use crate::model::{AgentId, ProjectId, Timestamp};
+use crate::ports::{ErrorKind, PortError, PortResult, Runtime as _};
 use crate::runtime::docker::DockerRuntime;
-use crate::runtime::tmux::TmuxPanes;
-use crate::runtime::view::{self, ViewOptions};
-use crate::telemetry::{self, Output, Redactor, Rotation, Verbosity};
-use crate::worktree::{GitStore, Identity, read_beneath};
+use crate::runtime::view;
 
-/// What the commands use of a valid configuration.
-#[derive(Clone, Debug)]
+/// A larger task list is not read.
+const MAX_TASK_LIST_BYTES: usize = 1024 * 1024;
+
+/// A configuration without problems, and what follows from it.
+#[derive(Debug)]
 pub struct Settings {
-    pub config_directory: PathBuf,
-    pub project: ProjectId,
-    pub state_directory: PathBuf,
+    pub loaded: Loaded,
     pub control_socket: PathBuf,
-    /// With any password in it: never printed, handed to git through its environment.
-    pub repository_url: String,
-    pub branch: String,
-    /// 0: any free port.
-    pub api_port: u16,
-    /// The whole configuration as JSON, without secrets.
-    pub shown: Value,
-    /// Dotted key → where its value comes from, in words.
-    pub origins: BTreeMap<String, String>,
-    /// Complete lines for stderr.
-    pub warnings: Vec<String>,
-    /// The configuration itself; `None` only in tests of single checks.
-    pub config: Option<Box<Config>>,
 }
 
 /// How the supervisor was started.
@@ -61,53 +43,10 @@ pub fn load(directory: &Path, overrides: &[(String, String)]) -> Result<Settings
     let inputs = Inputs::new(std::env::vars_os(), overrides.to_vec(), uid);
     let loaded = config::load(directory, &inputs)
         .map_err(|problems| Error::rendered(Exit::Usage, problems.to_string()))?;
-    let rows = config::rows(&loaded);
-    let config = loaded.config.clone();
-    let paths = daemon::FleetPaths::new(&config.state_directory);
     Ok(Settings {
-        config_directory: config.directory.clone(),
-        project: config.project.clone(),
-        state_directory: config.state_directory.clone(),
-        control_socket: paths.control_socket(),
-        repository_url: config.repository_url.clone(),
-        branch: config.branch.clone(),
-        api_port: config.api_port,
-        shown: nested(
-            rows.iter()
-                .map(|row| (row.key.to_owned(), row.value.clone())),
-        ),
-        origins: rows
-            .iter()
-            .map(|row| (row.key.to_owned(), row.origin.to_string()))
-            .collect(),
-        warnings: loaded
-            .warnings
-            .iter()
-            .map(config::Problem::as_warning)
-            .collect(),
-        config: Some(Box::new(config)),
+        control_socket: loaded.config.state_directory.join("control.sock"),
+        loaded,
     })
-}
-
-/// Dotted keys as nested objects.
-fn nested(rows: impl Iterator<Item = (String, Value)>) -> Value {
-    let mut root = serde_json::Map::new();
-    for (key, value) in rows {
-        match key.split_once('.') {
-            None => {
-                root.insert(key, value);
-            }
-            Some((section, name)) => {
-                let inner = root
-                    .entry(section.to_owned())
-                    .or_insert_with(|| Value::Object(serde_json::Map::new()));
-                if let Value::Object(inner) = inner {
-                    inner.insert(name.to_owned(), value);
-                }
-            }
-        }
-    }
-    Value::Object(root)
 }
 
 /// The JSON Schema of `orchestrator.json`.
@@ -260,103 +199,185 @@ fn port_error(exit: Exit, what: &str, error: &PortError) -> Error {
 
 /// Shows an agent's terminal in this one, until the pane is closed.
 pub async fn view(project: &ProjectId, agent: &AgentId) -> Result<Exit> {
-    let runtime = DockerRuntime::connect(docker_host().as_deref())
-        .await
-        .map_err(|error| {
-            port_error(
-                Exit::Prerequisite,
-                "the container engine cannot be reached",
-                &error,
-            )
-        })?;
-    let options = ViewOptions::new(project.clone(), agent.clone());
+    let runtime = connect().await.map_err(port_error)?;
+    let options = view::ViewOptions::new(project.clone(), agent.clone());
     view::run(Arc::new(runtime), options)
         .await
-        .map_err(|error| port_error(Exit::Failure, "the view ended", &error))?;
+        .map_err(port_error)?;
     Ok(Exit::Done)
+}
+
+/// The whole system on a sample repository.
+#[expect(clippy::unused_async, reason = "the room behind it is async")]
+pub async fn demo(args: &DemoArgs) -> Result<Exit> {
+    let _ = args;
+    Err(unconnected("the demo"))
+}
+
+/// What a container's terminal showed: the last `tail` lines, then live with `follow`.
+pub async fn terminal_log(
+    container: &str,
+    tail: usize,
+    follow: bool,
+) -> Result<BoxStream<'static, PortResult<Bytes>>> {
+    let runtime = connect().await.map_err(port_error)?;
+    runtime
+        .logs(container, Some(tail), follow)
+        .await
+        .map_err(port_error)
 }
 
 /// Can every credential file be read, and what is it?
 pub fn check_credentials(settings: &Settings) -> Vec<Check> {
-    let Some(config) = &settings.config else {
-        return Vec::new();
-    };
-    let pool = load_pool(config);
-    let mut checks: Vec<Check> = pool
-        .credentials
-        .iter()
-        .map(|credential| {
-            let name = format!("credential {}", credential.id);
+    let name = "credentials";
+    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+    let pool = credentials::load_pool(&settings.loaded.config.claude_configs, now);
+    let usable = pool.credentials.len();
+    let mut checks = Vec::new();
+    for credential in &pool.credentials {
+        let detail = format!("{} ({})", credential.id, credential.kind.as_str());
+        checks.push(if credential.notes.is_empty() {
+            Check::ok(name, detail)
+        } else {
             let notes = credential.notes.join("; ");
-            let detail = if notes.is_empty() {
-                credential.kind.as_str().to_owned()
-            } else {
-                format!("{}; {notes}", credential.kind.as_str())
-            };
-            Check::ok(&name, detail)
-        })
-        .collect();
-    checks.extend(
-        pool.problems
-            .iter()
-            .map(|problem| Check::fail("credential", problem.to_string(), problem.hint.clone())),
-    );
-    if pool.credentials.is_empty() && pool.problems.is_empty() {
-        checks.push(Check::fail(
-            "credentials",
-            format!("no file matches {}", config.claude_configs),
-            "put Claude Code settings.json or .credentials.json files there, with mode 600",
-        ));
+            Check::warn(name, format!("{detail}: {notes}"), "look at the file")
+        });
+    }
+    for problem in &pool.problems {
+        let detail = problem.to_string();
+        // With one that works the fleet runs.
+        checks.push(if usable == 0 {
+            Check::fail(name, detail, &problem.hint)
+        } else {
+            Check::warn(name, detail, &problem.hint)
+        });
     }
     checks
 }
 
-/// The task lists as (file name, bytes): in the manager's checkout, else on the branch in the
-/// store; `None` while there is neither.
+/// The task lists on the branch in the git store, as (file name, bytes); `None` while there is no
+/// store. Nothing is fetched and nothing written.
 pub fn task_lists(settings: &Settings) -> Option<Vec<(String, Vec<u8>)>> {
-    const LIMIT: usize = 1024 * 1024;
-    let config = settings.config.as_ref()?;
-    let paths = daemon::FleetPaths::new(&config.state_directory);
-    let checkout = paths.agent(&AgentId::manager()).checkout();
-    let names = (1..=config.worker_count).map(task_list_file);
-    if checkout.is_dir() {
-        let found = names.filter_map(|name| {
-            let bytes = read_beneath(&checkout, Path::new(&name), LIMIT).ok()?;
-            Some((name, bytes))
-        });
-        return Some(found.collect());
-    }
-    if !paths.store().is_dir() {
-        return None;
-    }
-    let identity = Identity {
-        name: config.git.name.clone(),
-        email: config.git.email.clone(),
-    };
-    let store = GitStore::open_or_clone(
-        &paths.store(),
-        &config.repository_url,
-        &config.branch,
-        identity,
-        &|_| {},
-    )
-    .ok()?;
-    let head = store.branch_head().ok()?;
-    let found = names.filter_map(|name| {
-        let bytes = store.read_file(&head, &name, LIMIT).ok()??;
-        Some((name, bytes))
+    let config = &settings.loaded.config;
+    let store = git2::Repository::open_bare(config.state_directory.join("store.git")).ok()?;
+    let branch = format!("refs/heads/{}", config.branch);
+    let tree = store.find_reference(&branch).ok()?.peel_to_tree().ok()?;
+    let lists = (1..=config.worker_count).filter_map(|worker| {
+        let name = format!("WORKER_{worker}_TASK_LIST.md");
+        let blob = store.find_blob(tree.get_name(&name)?.id()).ok()?;
+        (blob.size() <= MAX_TASK_LIST_BYTES).then(|| (name, blob.content().to_vec()))
     });
-    Some(found.collect())
+    Some(lists.collect())
 }
 
-/// The container engine's name and version, or why it does not answer.
-pub async fn probe_engine() -> std::result::Result<String, String> {
-    let runtime = DockerRuntime::connect(docker_host().as_deref())
-        .await
-        .map_err(|error| error.chain())?;
-    let info = runtime.probe().await.map_err(|error| error.chain())?;
+/// The container engine's name and version, or why it does not answer and what to do.
+pub async fn probe_engine() -> std::result::Result<String, (String, Option<String>)> {
+    let told = |error: PortError| (error.chain(), error.hint);
+    let info = connect().await.map_err(told)?.probe().await.map_err(told)?;
     Ok(format!(
         "{} {} (API {})",
         info.name, info.version, info.api_version
     ))
+}
+
+async fn connect() -> PortResult<DockerRuntime> {
+    DockerRuntime::connect(std::env::var("DOCKER_HOST").ok().as_deref()).await
+}
+
+/// An error of a port, as the command line tells it.
+pub fn port_error(error: PortError) -> Error {
+    let exit = match error.kind {
+        ErrorKind::NotFound => Exit::NotFound,
+        ErrorKind::AlreadyExists => Exit::AlreadyRunning,
+        ErrorKind::Refused => Exit::Refused,
+        ErrorKind::Transient | ErrorKind::Broken => Exit::Failure,
+    };
+    let mut told = Error::new(exit, &error.message);
+    if let Some(source) = &error.source {
+        told = told.because(source.as_ref());
+    }
+    match error.hint {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
+fn unconnected(what: &str) -> Error {
+    Error::new(Exit::Failure, format!("{what} is not part of this build"))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::cli::doctor::Outcome;
+
+    /// A real configuration, loaded from `root`.
+    pub(in crate::cli) fn settings(root: &Path, branch: &str) -> Settings {
+        let directory = root.join("config");
+        std::fs::create_dir_all(&directory).unwrap();
+        let document = serde_json::json!({
+            "repositoryUrl": "https://example.com/r.git",
+            "workerCount": 2,
+            "claudeConfigs": root.join("credentials/*.json"),
+            "branch": branch,
+            "stateDirectory": root.join("state"),
+        });
+        std::fs::write(directory.join("orchestrator.json"), document.to_string()).unwrap();
+        load(&directory, &[]).unwrap()
+    }
+
+    #[test]
+    fn problems_of_a_configuration_come_all_at_once_with_code_two() {
+        let root = tempfile::tempdir().unwrap();
+        let text = "{ \"workerCount\": 0, \"brunch\": 1 }";
+        std::fs::write(root.path().join("orchestrator.json"), text).unwrap();
+        let error = load(root.path(), &[]).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        let said = error.render();
+        for word in ["workerCount", "brunch", "repositoryUrl", "claudeConfigs"] {
+            assert!(said.contains(word), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_pool_without_a_credential_is_a_failure_and_secrets_are_not_shown() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), "main");
+        let none = check_credentials(&settings);
+        assert!(!none.is_empty());
+        assert!(none.iter().all(|check| check.outcome == Outcome::Fail));
+        let directory = root.path().join("credentials");
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("team.json");
+        let text = r#"{"env": {"ANTHROPIC_API_KEY": "sk-ant-api03-very-secret-indeed"}}"#;
+        std::fs::write(&path, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        let one = check_credentials(&settings);
+        assert_eq!(one.len(), 1, "{one:?}");
+        assert!(one[0].detail.starts_with("team"), "{one:?}");
+        assert_ne!(one[0].outcome, Outcome::Fail);
+        assert!(!format!("{one:?}").contains("secret"));
+    }
+
+    #[test]
+    fn task_lists_are_read_from_the_store_once_there_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), "main");
+        assert_eq!(task_lists(&settings), None);
+        let store = root.path().join("state/store.git");
+        let repository = git2::Repository::init_bare(store).unwrap();
+        let blob = repository.blob(b"- [ ] one\n").unwrap();
+        let mut tree = repository.treebuilder(None).unwrap();
+        tree.insert("WORKER_2_TASK_LIST.md", blob, 0o100_644)
+            .unwrap();
+        let tree = repository.find_tree(tree.write().unwrap()).unwrap();
+        let who = git2::Signature::now("a", "a@localhost").unwrap();
+        repository
+            .commit(Some("refs/heads/main"), &who, &who, "first", &tree, &[])
+            .unwrap();
+        let lists = task_lists(&settings).unwrap();
+        let expected = ("WORKER_2_TASK_LIST.md".to_owned(), b"- [ ] one\n".to_vec());
+        assert_eq!(lists, [expected]);
+    }
 }

@@ -38,12 +38,16 @@ pub(super) async fn machine() -> Vec<Check> {
 
 /// What this fleet needs.
 pub(super) async fn fleet(settings: &Settings) -> Vec<Check> {
-    let (remote, port) = tokio::join!(remote(settings), port(settings.api_port, settings));
+    let config = &settings.loaded.config;
+    let (remote, port) = tokio::join!(
+        remote(&config.repository_url, &config.branch),
+        port(config.api_port, &settings.control_socket)
+    );
     let mut checks = vec![remote];
     checks.extend(wiring::check_credentials(settings));
     checks.push(port);
-    checks.push(writable(&settings.state_directory));
-    checks.push(space(&settings.state_directory));
+    checks.push(writable(&config.state_directory));
+    checks.push(space(&config.state_directory));
     if let Some(lists) = wiring::task_lists(settings) {
         checks.extend(
             lists
@@ -59,7 +63,9 @@ async fn engine() -> Check {
         "start Docker (`systemctl start docker`), and be in the group `docker`, or set DOCKER_HOST";
     match within(DEADLINE, wiring::probe_engine()).await {
         Some(Ok(version)) => Check::ok("container engine", version),
-        Some(Err(reason)) => Check::fail("container engine", reason, fix),
+        Some(Err((reason, hint))) => {
+            Check::fail("container engine", reason, hint.as_deref().unwrap_or(fix))
+        }
         None => Check::fail("container engine", "no answer within 10 s", fix),
     }
 }
@@ -85,22 +91,15 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-async fn remote(settings: &Settings) -> Check {
+async fn remote(url: &str, branch: &str) -> Check {
     let name = "repository";
-    let branch = &settings.branch;
     let reference = format!("refs/heads/{branch}");
     let mut git = Command::new("git");
-    git.args([
-        "ls-remote",
-        "--exit-code",
-        "--",
-        &settings.repository_url,
-        &reference,
-    ])
-    .env("GIT_TERMINAL_PROMPT", "0")
-    .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    .env("LC_ALL", "C")
-    .current_dir("/");
+    git.args(["ls-remote", "--exit-code", "--", url, &reference])
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+        .env("LC_ALL", "C")
+        .current_dir("/");
     let Some(output) = within(REMOTE_DEADLINE, run(&mut git)).await else {
         return Check::fail(
             name,
@@ -123,9 +122,7 @@ async fn remote(settings: &Settings) -> Check {
         _ => {
             // git may repeat the URL with the password in it.
             let said = String::from_utf8_lossy(&output.stderr);
-            let said = said
-                .trim()
-                .replace(&settings.repository_url, "the repository");
+            let said = said.trim().replace(url, "the repository");
             Check::fail(
                 name,
                 format!("git cannot read it: {said}"),
@@ -135,14 +132,14 @@ async fn remote(settings: &Settings) -> Check {
     }
 }
 
-async fn port(port: u16, settings: &Settings) -> Check {
+async fn port(port: u16, control_socket: &Path) -> Check {
     let name = "port";
     if port == 0 {
         return Check::ok(name, "any free one is used");
     }
     match TcpListener::bind(("127.0.0.1", port)).await {
         Ok(_) => Check::ok(name, format!("{port} is free")),
-        Err(_) if std::os::unix::net::UnixStream::connect(&settings.control_socket).is_ok() => {
+        Err(_) if std::os::unix::net::UnixStream::connect(control_socket).is_ok() => {
             Check::ok(name, format!("{port} is in use; the supervisor is running"))
         }
         Err(error) => Check::fail(
@@ -214,21 +211,6 @@ mod tests {
     use super::super::report::Outcome;
     use super::*;
 
-    fn settings(root: &Path, repository: &Path, branch: &str) -> Settings {
-        Settings {
-            config_directory: root.to_owned(),
-            project: "demo".into(),
-            state_directory: root.join("not/yet/there"),
-            control_socket: root.join("control.sock"),
-            repository_url: repository.display().to_string(),
-            branch: branch.to_owned(),
-            api_port: 0,
-            shown: serde_json::Value::Null,
-            origins: std::collections::BTreeMap::new(),
-            warnings: Vec::new(),
-        }
-    }
-
     fn repository(root: &Path) -> std::path::PathBuf {
         let path = root.join("repository");
         let repository = git2::Repository::init(&path).unwrap();
@@ -245,13 +227,13 @@ mod tests {
     async fn the_repository_must_be_there_and_have_the_branch() {
         let root = tempfile::tempdir().unwrap();
         let path = repository(root.path());
-        let check = remote(&settings(root.path(), &path, "main")).await;
+        let check = remote(path.to_str().unwrap(), "main").await;
         assert_eq!(check.outcome, Outcome::Ok, "{check:?}");
-        let check = remote(&settings(root.path(), &path, "other")).await;
+        let check = remote(path.to_str().unwrap(), "other").await;
         assert_eq!(check.detail, "reachable, but has no branch `other`");
         assert_eq!(check.outcome, Outcome::Fail);
         let nowhere = root.path().join("nowhere");
-        let check = remote(&settings(root.path(), &nowhere, "main")).await;
+        let check = remote(nowhere.to_str().unwrap(), "main").await;
         assert!(check.detail.starts_with("git cannot read it:"), "{check:?}");
         assert!(
             !check.detail.contains("nowhere"),
@@ -262,12 +244,12 @@ mod tests {
     #[tokio::test]
     async fn a_port_in_use_is_a_failure_unless_it_is_ours() {
         let root = tempfile::tempdir().unwrap();
-        let settings = settings(root.path(), root.path(), "main");
+        let socket = root.path().join("control.sock");
         let taken = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let number = taken.local_addr().unwrap().port();
-        assert_eq!(port(number, &settings).await.outcome, Outcome::Fail);
-        let _socket = std::os::unix::net::UnixListener::bind(&settings.control_socket).unwrap();
-        assert_eq!(port(number, &settings).await.outcome, Outcome::Ok);
+        assert_eq!(port(number, &socket).await.outcome, Outcome::Fail);
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(port(number, &socket).await.outcome, Outcome::Ok);
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ use super::output::{self, Colour};
 use super::Exit;
 
 pub use report::Check;
+#[cfg(test)]
+pub(super) use report::Outcome;
 
 /// Check everything the fleet needs; each problem with its fix
 ///
@@ -26,7 +28,7 @@ pub struct DoctorArgs {
 
 pub(super) async fn run(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     let directory = context.config_directory()?;
-    let (settings, config_check) = match context.load() {
+    let (settings, config_check) = match wiring::load(directory, &context.overrides) {
         Ok(settings) => {
             let check = Check::ok(
                 "configuration",

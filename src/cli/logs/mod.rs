@@ -6,10 +6,11 @@ mod tail;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use futures_util::StreamExt as _;
 
-use super::context::Context;
+use super::context::{Context, agent};
 use super::error::Result;
-use super::{Error, Exit, output};
+use super::{Error, Exit, output, wiring};
 use crate::model::AgentId;
 use crate::telemetry::{agent_log_path, supervisor_log_path};
 
@@ -25,6 +26,7 @@ const SUPERVISOR: &str = "supervisor";
 Examples:
   orchestrator logs worker-1
   orchestrator logs worker-1 -f -n 20
+  orchestrator logs worker-1 --terminal
   orchestrator logs supervisor -f | jq -r '.fields.message'")]
 pub struct LogsArgs {
     /// `manager`, `worker-N` or `supervisor`
@@ -35,17 +37,41 @@ pub struct LogsArgs {
     /// How many of the last lines to begin with
     #[arg(short = 'n', long, value_name = "N", default_value_t = 200)]
     lines: usize,
+    /// What the agent's terminal showed instead, as its container engine kept it
+    #[arg(long)]
+    terminal: bool,
 }
 
 pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit> {
+    if args.terminal {
+        return terminal(context, args).await;
+    }
     let state = context.state_directory()?;
     let path = path(&state, &args.name)?;
     let failed = |error| Error::io(format!("cannot read {}", path.display()), &error);
-    // Opened before the old lines are read, at the place where they end: nothing falls between.
+    // Following begins where these lines end: nothing falls between.
     let (text, position) = tail::last_lines(&path, args.lines).map_err(failed)?;
     output::data(&text)?;
     if args.follow {
         follow::follow(&path, position, output::data).await?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The raw bytes, escape sequences and all: that is what was asked for.
+async fn terminal(context: &Context, args: &LogsArgs) -> Result<Exit> {
+    let view = context.running()?.client.status().await?;
+    let agent = agent(&view, &args.name)?;
+    let container = agent.container.as_deref().ok_or_else(|| {
+        Error::new(
+            Exit::NotFound,
+            format!("`{}` has no container now", agent.id),
+        )
+        .hint(format!("it is {}: {}", agent.state, agent.reason))
+    })?;
+    let mut chunks = wiring::terminal_log(container, args.lines, args.follow).await?;
+    while let Some(chunk) = chunks.next().await {
+        output::bytes(&chunk.map_err(wiring::port_error)?)?;
     }
     Ok(Exit::Done)
 }
