@@ -31,7 +31,6 @@ impl Context {
         Self {
             config: target.config,
             project: target.project,
-            overrides: target.overrides,
             registry: registry::directory(|name| std::env::var(name).ok()),
             overrides: target.set,
         }
@@ -43,11 +42,6 @@ impl Context {
             Error::new(Exit::Usage, "no config directory is given")
                 .hint("add `--config DIR`; `orchestrator init DIR` makes one")
         })
-    }
-
-    /// The configuration in that directory, with what the command line overrides.
-    pub(super) fn load(&self) -> Result<Settings> {
-        wiring::load(self.config_directory()?, &self.overrides)
     }
 
     /// Where running supervisors are announced.

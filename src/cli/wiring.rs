@@ -10,13 +10,16 @@ use serde_json::Value;
 
 use super::doctor::Check;
 use super::error::Result;
-use super::{DemoArgs, Error, Exit};
-use crate::config::{self, Inputs, Loaded};
-use crate::credentials;
-use crate::model::{AgentId, ProjectId, Timestamp};
+use super::{Error, Exit, output};
+use crate::config::{self, Config, Inputs, Loaded};
+use crate::credentials::{self, Pool};
+use crate::daemon::{self, DaemonError, RunOptions, Signals, SystemClock, SystemEntropy};
+use crate::model::{AgentId, Ending, ProjectId, Timestamp};
 use crate::ports::{ErrorKind, PortError, PortResult, Runtime as _};
 use crate::runtime::docker::DockerRuntime;
+use crate::runtime::tmux::TmuxPanes;
 use crate::runtime::view;
+use crate::telemetry::{self, Output, Redactor, Rotation, Verbosity};
 
 /// A larger task list is not read.
 const MAX_TASK_LIST_BYTES: usize = 1024 * 1024;
@@ -60,60 +63,37 @@ pub async fn run_supervisor(
     mode: Mode,
     registry: Option<&Path>,
 ) -> Result<Exit> {
-    let Some(config) = settings.config else {
-        return Err(Error::new(
-            Exit::Failure,
-            "the configuration was not loaded",
-        ));
-    };
+    let config = settings.loaded.config;
     let redactor = Redactor::new([]);
-    set_up_logging(&config, mode, &redactor)?;
+    set_up_logging(&config, &redactor)?;
     let signals =
         Signals::install().map_err(|error| Error::io("cannot install signal handlers", &error))?;
     let pool = load_pool(&config);
-    let runtime = DockerRuntime::connect(docker_host().as_deref())
-        .await
-        .map_err(|error| {
-            port_error(
-                Exit::Prerequisite,
-                "the container engine cannot be reached",
-                &error,
-            )
-        })?;
+    let runtime = connect().await.map_err(prerequisite)?;
     let project = config.project.clone();
-    let options = options(
-        &config,
-        Arc::new(runtime),
-        registry,
-        redactor,
-        Some(signals),
-    )?;
+    let options = options(&config, runtime, registry, redactor, Some(signals))?;
     if mode == Mode::Foreground {
         let socket = daemon::tmux_socket_name(&config);
         output::say(&format!(
-            "watch an agent: orchestrator attach worker-1   (or tmux -L {socket} attach)"
+            "watch an agent: orchestrator attach worker-1   (or: tmux -L {socket} attach)"
         ));
     }
-    let ended = daemon::run(*config, pool, options)
+    let ended = daemon::run(config, pool, options)
         .await
         .map_err(daemon_error)?;
-    match ended.ending {
-        Ending::Stop => output::say(&format!(
-            "`{project}` is stopped; its work and conversations are kept"
-        )),
+    output::say(&match ended.ending {
+        Ending::Stop => format!("`{project}` is stopped; its work and conversations are kept"),
         Ending::Detach | Ending::Drain => {
-            output::say(&format!(
-                "detached; the agents of `{project}` go on, and the next start adopts them"
-            ));
+            format!("detached; the agents of `{project}` go on, and the next start adopts them")
         }
-    }
+    });
     Ok(Exit::Done)
 }
 
 /// The ports of a real run. The panes run this program's own `view`.
 pub(super) fn options(
     config: &Config,
-    runtime: Arc<DockerRuntime>,
+    runtime: DockerRuntime,
     registry: Option<&Path>,
     redactor: Redactor,
     signals: Option<Signals>,
@@ -122,7 +102,7 @@ pub(super) fn options(
     let program = std::env::current_exe()
         .map_err(|error| Error::io("cannot find this program's own file", &error))?;
     Ok(RunOptions {
-        runtime,
+        runtime: Arc::new(runtime),
         panes: Arc::new(TmuxPanes::new(socket.clone(), config.project.clone())),
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(SystemEntropy),
@@ -140,34 +120,27 @@ pub(super) fn options(
     })
 }
 
-fn set_up_logging(config: &Config, mode: Mode, redactor: &Redactor) -> Result<()> {
-    let rotation = Rotation {
-        max_bytes: config.logs.size,
-        keep: config.logs.files,
-    };
-    let target = match mode {
-        // People get the progress lines; the log file gets everything.
-        Mode::Foreground | Mode::Background => Output::File {
-            path: telemetry::supervisor_log_path(&config.state_directory),
-            rotation,
+/// People get progress lines; everything else goes to the supervisor's log, one JSON object a line.
+fn set_up_logging(config: &Config, redactor: &Redactor) -> Result<()> {
+    let target = Output::File {
+        path: telemetry::supervisor_log_path(&config.state_directory),
+        rotation: Rotation {
+            max_bytes: config.logs.size,
+            keep: config.logs.files,
         },
     };
-    let verbosity = Verbosity::Filter(format!("warn,orchestrator={}", config.logs.level));
+    let level = config.logs.level.as_str();
+    let verbosity = Verbosity::Filter(format!("warn,orchestrator={level}"));
     telemetry::init(&target, &verbosity, redactor)
         .map_err(|error| Error::new(Exit::Failure, "logging cannot be set up").because(&error))
 }
 
 pub(super) fn load_pool(config: &Config) -> Pool {
-    credentials::load_pool(&config.claude_configs, SystemClock::new().now())
+    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+    credentials::load_pool(&config.claude_configs, now)
 }
 
-/// As the Docker CLI takes it.
-pub(super) fn docker_host() -> Option<String> {
-    std::env::var("DOCKER_HOST")
-        .ok()
-        .filter(|host| !host.is_empty())
-}
-
+/// An error of the daemon, with the exit code for what the user can do about it.
 pub(super) fn daemon_error(error: DaemonError) -> Error {
     let exit = match &error {
         DaemonError::AlreadyRunning(_) => Exit::AlreadyRunning,
@@ -178,23 +151,21 @@ pub(super) fn daemon_error(error: DaemonError) -> Error {
             Exit::Failure
         }
     };
-    let shown = Error::new(exit, error.to_string());
-    let shown = match std::error::Error::source(&error) {
-        Some(cause) => shown.because(cause),
-        None => shown,
-    };
+    let mut told = Error::new(exit, error.to_string());
+    if let Some(cause) = std::error::Error::source(&error) {
+        told = told.because(cause);
+    }
     match error.hint() {
-        Some(hint) => shown.hint(hint),
-        None => shown,
+        Some(hint) => told.hint(hint),
+        None => told,
     }
 }
 
-fn port_error(exit: Exit, what: &str, error: &PortError) -> Error {
-    let shown = Error::new(exit, what).because(error);
-    match &error.hint {
-        Some(hint) => shown.hint(hint.clone()),
-        None => shown,
-    }
+/// The engine is not there, or not for us.
+pub(super) fn prerequisite(error: PortError) -> Error {
+    let mut told = port_error(error);
+    told.exit = Exit::Prerequisite;
+    told
 }
 
 /// Shows an agent's terminal in this one, until the pane is closed.
@@ -205,13 +176,6 @@ pub async fn view(project: &ProjectId, agent: &AgentId) -> Result<Exit> {
         .await
         .map_err(port_error)?;
     Ok(Exit::Done)
-}
-
-/// The whole system on a sample repository.
-#[expect(clippy::unused_async, reason = "the room behind it is async")]
-pub async fn demo(args: &DemoArgs) -> Result<Exit> {
-    let _ = args;
-    Err(unconnected("the demo"))
 }
 
 /// What a container's terminal showed: the last `tail` lines, then live with `follow`.
@@ -230,8 +194,7 @@ pub async fn terminal_log(
 /// Can every credential file be read, and what is it?
 pub fn check_credentials(settings: &Settings) -> Vec<Check> {
     let name = "credentials";
-    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    let pool = credentials::load_pool(&settings.loaded.config.claude_configs, now);
+    let pool = load_pool(&settings.loaded.config);
     let usable = pool.credentials.len();
     let mut checks = Vec::new();
     for credential in &pool.credentials {
@@ -280,7 +243,7 @@ pub async fn probe_engine() -> std::result::Result<String, (String, Option<Strin
     ))
 }
 
-async fn connect() -> PortResult<DockerRuntime> {
+pub(super) async fn connect() -> PortResult<DockerRuntime> {
     DockerRuntime::connect(std::env::var("DOCKER_HOST").ok().as_deref()).await
 }
 
@@ -300,10 +263,6 @@ pub fn port_error(error: PortError) -> Error {
         Some(hint) => told.hint(hint),
         None => told,
     }
-}
-
-fn unconnected(what: &str) -> Error {
-    Error::new(Exit::Failure, format!("{what} is not part of this build"))
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let mut agents = Table::new();
-        agents.load_preset(presets::UTF8_FULL_CONDENSED);
+        agents.load_style(presets::UTF8_FULL_CONDENSED);
         agents.set_header(["agent", "tasks done", "turns", "head"]);
         for row in &self.agents {
             let head = row.head.as_ref().map_or("-", CommitId::short).to_owned();
@@ -118,7 +118,7 @@ impl Report {
         }
         let _ = writeln!(text, "{agents}");
         let mut numbers = Table::new();
-        numbers.load_preset(presets::UTF8_FULL_CONDENSED);
+        numbers.load_style(presets::UTF8_FULL_CONDENSED);
         numbers.set_header([
             "tasks",
             "turns",

@@ -4,7 +4,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -16,7 +15,7 @@ use super::DemoArgs;
 use crate::client::Client;
 use crate::daemon::{self, DaemonError, Ended, FleetPaths, Signals};
 use crate::model::{AgentId, Ending, ProjectId};
-use crate::ports::{PortError, Runtime as _};
+use crate::ports::Runtime as _;
 use crate::runtime::docker::DockerRuntime;
 use crate::telemetry::{self, Output, Redactor, Rotation, Verbosity};
 use crate::testing::sample;
@@ -28,7 +27,7 @@ const CHUNK_MS: u64 = 20;
 pub(super) struct Stage {
     pub(super) directory: TempDir,
     pub(super) config: Box<crate::config::Config>,
-    pub(super) runtime: Arc<DockerRuntime>,
+    pub(super) runtime: DockerRuntime,
     pub(super) client: Client,
     pub(super) model: ScriptedModel,
     supervisor: JoinHandle<std::result::Result<Ended, DaemonError>>,
@@ -39,10 +38,7 @@ impl Stage {
     pub(super) async fn set(args: &DemoArgs, registry: Option<&Path>) -> Result<Self> {
         let signals = Signals::install()
             .map_err(|error| Error::io("cannot install signal handlers", &error))?;
-        let runtime = DockerRuntime::connect(wiring::docker_host().as_deref())
-            .await
-            .map_err(|error| engine(&error))?;
-        let runtime = Arc::new(runtime);
+        let runtime = wiring::connect().await.map_err(wiring::prerequisite)?;
         let directory = tempfile::Builder::new()
             .prefix("orchestrator-demo-")
             .tempdir()
@@ -54,7 +50,7 @@ impl Stage {
         let network = runtime
             .ensure_network(&project)
             .await
-            .map_err(|error| engine(&error))?;
+            .map_err(wiring::prerequisite)?;
         let model = start_model(&network.gateway, args).await?;
         write_config(
             directory.path(),
@@ -62,12 +58,7 @@ impl Stage {
             &format!("http://{}", model.address),
         )?;
         let settings = wiring::load(&config_directory(directory.path()), &[])?;
-        let Some(config) = settings.config else {
-            return Err(Error::new(
-                Exit::Failure,
-                "the demo's configuration was not loaded",
-            ));
-        };
+        let config = Box::new(settings.loaded.config);
         let redactor = Redactor::new([]);
         set_up_logging(&config, &redactor)?;
         let pool = wiring::load_pool(&config);
@@ -243,14 +234,6 @@ fn set_up_logging(config: &crate::config::Config, redactor: &Redactor) -> Result
     };
     telemetry::init(&output, &Verbosity::Debug, redactor)
         .map_err(|error| Error::new(Exit::Failure, "logging cannot be set up").because(&error))
-}
-
-fn engine(error: &PortError) -> Error {
-    let shown = Error::new(Exit::Prerequisite, "the container engine").because(error);
-    match &error.hint {
-        Some(hint) => shown.hint(hint.clone()),
-        None => shown,
-    }
 }
 
 fn ended_early(

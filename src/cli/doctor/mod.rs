@@ -9,7 +9,7 @@ use clap::Args;
 use super::context::Context;
 use super::error::Result;
 use super::output::{self, Colour};
-use super::Exit;
+use super::{Exit, wiring};
 
 pub use report::Check;
 #[cfg(test)]
