@@ -140,8 +140,8 @@ impl Doors {
         let known: Vec<AgentId> = super::start::agents(&self.house.config);
         let shared = token.clone();
         let lookup = Arc::new(move |agent: &AgentId| known.contains(agent).then(|| shared.clone()));
-        let routes = api::router(self.control.clone(), Access::Token(token))
-            .merge(hooks::router(self.control.clone(), Identity::Token(lookup)));
+        let routes = hooks::router(self.control.clone(), Identity::Token(lookup))
+            .fallback_service(api::router(self.control.clone(), Access::Token(token)));
         let end = self.end.clone();
         self.tracker.spawn(async move {
             if let Err(error) = api::serve_tcp(listener, routes, end).await {

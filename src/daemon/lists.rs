@@ -12,7 +12,7 @@ use crate::coordination::{ListSource, Queue, TaskError, lists, tasklist};
 use crate::model::{CommitId, TaskStatus, Timestamp};
 use crate::ports::{ErrorKind, PortError, PortResult};
 use crate::worktree::exchange::{self, Ticked};
-use crate::worktree::{FileEdit, GitStore, read_beneath};
+use crate::worktree::{FileEdit, GitStore, MergeOutcome, read_beneath};
 
 pub const DIRECTION: &str = "PROJECT_DIRECTION.md";
 /// A list longer than this is a mistake; 1 MiB is some 10,000 items.
@@ -171,6 +171,24 @@ impl TaskLists {
             }
         }
         keys
+    }
+
+    /// Ticks finished items on the branch itself, before the manager's checkout, which has the
+    /// ticks, is brought up to it. The branch's new tip, if that changed anything.
+    pub async fn tick_branch(&self) -> PortResult<Option<CommitId>> {
+        let edits = self.edits();
+        let outcome = self
+            .blocking(move |git| {
+                let head = git.branch_head()?;
+                git.merge(&head, "Tick finished tasks", &edits)
+            })
+            .await?;
+        Ok(match outcome {
+            MergeOutcome::Merged { commit, .. } | MergeOutcome::FastForwarded { commit } => {
+                Some(commit)
+            }
+            MergeOutcome::UpToDate | MergeOutcome::Conflict { .. } => None,
+        })
     }
 
     /// What a merge writes into the lists on the branch: every finished item's tick.

@@ -52,6 +52,12 @@ impl QueueActions {
 
     /// The events that follow, the queue's new view first.
     pub(super) async fn carry_out(&mut self, now: Timestamp, action: Action) -> Vec<Event> {
+        let mut events = Vec::new();
+        if let Action::Claim { agent, .. } = &action
+            && *agent == AgentId::manager()
+        {
+            events.extend(self.tick_branch().await);
+        }
         let ends_a_task = matches!(action, Action::Complete { .. });
         let result = match action {
             Action::Claim {
@@ -90,13 +96,27 @@ impl QueueActions {
                 None
             }
         };
-        let mut events = vec![Event::QueueChanged(self.view())];
+        events.push(Event::QueueChanged(self.view()));
         events.extend(result);
         if ends_a_task {
             // Its box is ticked.
             events.extend(self.read_lists(now).await);
         }
         events
+    }
+
+    async fn tick_branch(&self) -> Option<Event> {
+        match self.lists.tick_branch().await {
+            Ok(head) => head.map(|head| Event::BranchMoved { head }),
+            Err(error) => Some(Event::Noticed {
+                agent: None,
+                text: format!(
+                    "finished tasks could not be ticked on the branch: {}",
+                    error.chain()
+                ),
+                hint: Some("they are ticked with the next merge".into()),
+            }),
+        }
     }
 
     async fn claim(

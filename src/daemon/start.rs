@@ -114,6 +114,9 @@ fn make_directories(paths: &FleetPaths) -> Result<(), DaemonError> {
             .create(&directory)
             .map_err(DaemonError::io("creating", &directory))?;
     }
+    // Whoever made it first (a log file, a person): conversations and secrets lie in it.
+    let closed = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(paths.root(), closed).map_err(DaemonError::io("closing", paths.root()))?;
     // Mounted into containers whose user is another; the root stays closed.
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(paths.tools(), open).map_err(DaemonError::io("opening", &paths.tools()))
@@ -175,7 +178,11 @@ async fn build_house(
     };
     let git_ready = async {
         super::join(move || {
-            let line = |text: &str| clone_says(text);
+            let line = |text: &str| {
+                if worth_telling(text) {
+                    clone_says(text);
+                }
+            };
             GitStore::open_or_clone(&target, &url, &branch, identity, &line)
         })
         .await
@@ -225,6 +232,12 @@ async fn build_house(
         config,
     };
     Ok((Arc::new(house), head))
+}
+
+/// Of git's progress, what tells a person that something large is on its way.
+fn worth_telling(line: &str) -> bool {
+    let large = line.contains("Receiving objects") || line.contains("Resolving deltas");
+    large && (!line.contains('%') || line.contains("0%"))
 }
 
 fn image_spec(config: &Config) -> ImageSpec {

@@ -7,7 +7,7 @@ use super::Supervisor;
 use super::action::{Action, NewTask};
 use super::input::{ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome};
 use super::lifecycle::denied;
-use super::state::{Candidate, Conflict};
+use super::state::{Candidate, Conflict, Phase};
 use super::texts;
 use crate::model::{AgentId, CommitId, Reply, TaskId, TaskSource, Timestamp};
 
@@ -65,6 +65,10 @@ impl Supervisor {
         };
         if dirty.is_empty() {
             agent.asked_to_commit = false;
+            return;
+        }
+        // It works on: what is uncommitted now belongs to its next task.
+        if agent.phase != Phase::Idle {
             return;
         }
         // The manager's task lists change under the person who edits them.
@@ -348,7 +352,7 @@ impl Supervisor {
         }));
     }
 
-    fn want_push(&mut self, after: Duration) {
+    pub(super) fn want_push(&mut self, after: Duration) {
         if !self.policy.push {
             return;
         }

@@ -196,9 +196,15 @@ impl GitStore {
         }
         let mut options = MergeOptions::new();
         options.find_renames(true);
-        let mut index = repository
-            .merge_commits(&our, &their, Some(&options))
-            .map_err(|cause| broken(&format!("could not merge {theirs}"), cause))?;
+        let failed = |cause| broken(&format!("could not merge {theirs}"), cause);
+        let mut index = match self.edited_sides(repository, &our, &their, edits)? {
+            Some([base, our, their]) => repository
+                .merge_trees(&base, &our, &their, Some(&options))
+                .map_err(failed)?,
+            None => repository
+                .merge_commits(&our, &their, Some(&options))
+                .map_err(failed)?,
+        };
         if index.has_conflicts() {
             let files = conflict::describe(repository, &index)?;
             return Ok(Attempt::Done(MergeOutcome::Conflict { files }));
@@ -206,6 +212,38 @@ impl GitStore {
         let tree = write_tree(repository, &mut index)?;
         let tree = edit(repository, &tree, edits)?;
         self.write(repository, message, &tree, &[ours, theirs])
+    }
+
+    /// Base and both sides with the edits already in them, so that what an edit changes (a ticked
+    /// box beside another) never conflicts with itself. `None` where there is nothing to edit or
+    /// more than one base: git then makes a virtual one.
+    fn edited_sides<'r>(
+        &self,
+        repository: &'r Repository,
+        our: &git2::Commit<'r>,
+        their: &git2::Commit<'r>,
+        edits: &[FileEdit<'_>],
+    ) -> PortResult<Option<[Tree<'r>; 3]>> {
+        if edits.is_empty() {
+            return Ok(None);
+        }
+        let bases = repository
+            .merge_bases(our.id(), their.id())
+            .map_err(|cause| broken("could not find where the branches parted", cause))?;
+        let [base] = bases[..] else {
+            return Ok(None);
+        };
+        let edited = |commit: &git2::Commit<'r>| {
+            let tree = commit
+                .tree()
+                .map_err(|cause| broken("a commit has no readable tree", cause))?;
+            edit(repository, &tree, edits)
+        };
+        Ok(Some([
+            edited(&commit(repository, base)?)?,
+            edited(our)?,
+            edited(their)?,
+        ]))
     }
 
     fn write(

@@ -101,14 +101,7 @@ impl Shared {
         let edits = self.lists.edits();
         let wanted = commit.clone();
         let merged = super::super::blocking(&self.house.git, move |git| {
-            let outcome = git.merge(&wanted, &message, &edits)?;
-            if let worktree::MergeOutcome::Conflict { .. } = outcome {
-                // What is finished is ticked on the branch all the same: the manager's checkout,
-                // which has the ticks, can then be brought up to it.
-                let head = git.branch_head()?;
-                git.merge(&head, "Tick finished tasks", &edits)?;
-            }
-            Ok(outcome)
+            git.merge(&wanted, &message, &edits)
         })
         .await;
         let outcome = match merged {
