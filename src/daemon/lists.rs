@@ -43,14 +43,14 @@ pub fn file_name(worker: u32) -> String {
 impl TaskLists {
     /// Brings the queue up to what the lists say, and the boxes up to what the queue says.
     pub async fn read_all(&self, now: Timestamp) -> PortResult<Vec<ListProblem>> {
-        let head = self.blocking(|git| git.branch_head()).await?;
+        let head = self.blocking(GitStore::branch_head).await?;
         let mut problems = Vec::new();
         for worker in 1..=self.workers {
             let file = file_name(worker);
             match read_beneath(&self.checkout, Path::new(&file), MAX_LIST_BYTES) {
                 Ok(bytes) => {
                     self.take(worker, ListSource::Checkout, &bytes, now, &mut problems)
-                        .await?
+                        .await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => problems.push(ListProblem {

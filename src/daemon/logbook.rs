@@ -135,7 +135,7 @@ impl Logbook {
                 self.write(now, agent, &format!("finished with {task}"));
             }
             Event::Imported { agent, outcome } => {
-                self.write(now, agent, &format!("import: {outcome:?}"))
+                self.write(now, agent, &format!("import: {outcome:?}"));
             }
             Event::MergeFinished {
                 agent,

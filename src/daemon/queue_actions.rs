@@ -73,7 +73,7 @@ impl QueueActions {
                 result,
             } => {
                 let done = self.queue.complete(&task, fence, &result, now).await;
-                finished(agent, task, done.map(drop))
+                Some(finished(agent, task, done.map(drop)))
             }
             Action::Release {
                 agent,
@@ -88,7 +88,7 @@ impl QueueActions {
                     Retry::Never
                 };
                 let failed = self.queue.fail(&task, fence, &reason, retry, now).await;
-                finished(agent, task, failed.map(drop))
+                Some(finished(agent, task, failed.map(drop)))
             }
             Action::CreateTask(task) => self.create(now, task).await,
             other => {
@@ -188,17 +188,17 @@ impl QueueActions {
 }
 
 /// A claim that is not ours any more is over as well: somebody else's fence is higher.
-fn finished(agent: AgentId, task: TaskId, result: Result<(), TaskError>) -> Option<Event> {
+fn finished(agent: AgentId, task: TaskId, result: Result<(), TaskError>) -> Event {
     match result {
-        Ok(()) => Some(Event::TaskFinished { agent, task }),
+        Ok(()) => Event::TaskFinished { agent, task },
         Err(error) if error.kind() != ErrorKind::Transient => {
             tracing::warn!(%agent, %task, %error, "the end of a task was refused");
-            Some(Event::TaskFinished { agent, task })
+            Event::TaskFinished { agent, task }
         }
-        Err(error) => Some(Event::Noticed {
+        Err(error) => Event::Noticed {
             agent: Some(agent),
             text: format!("the end of {task} could not be stored yet: {error}"),
             hint: Some("it is kept and stored at the next start at the latest".into()),
-        }),
+        },
     }
 }

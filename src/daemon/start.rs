@@ -376,7 +376,7 @@ impl Fleetrun {
         );
         tracker.spawn(settle_ticks(lists.clone(), driver.clone(), end.clone()));
         let first = first_facts(&house, &lists).await?;
-        let watchers = start_watchers(&house, &driver, &queue, &end, &tracker)?;
+        let watchers = start_watchers(&house, &driver, &queue, &end, &tracker);
         if let Some(signals) = options.signals {
             let say = options.progress.clone();
             let driver = driver.clone();
@@ -417,7 +417,6 @@ async fn first_facts(house: &House, lists: &TaskLists) -> Result<Vec<Event>, Dae
 }
 
 struct Watchers {
-    _lists: Option<ListWatch>,
     _remote: Option<RemoteWatch>,
 }
 
@@ -427,7 +426,7 @@ fn start_watchers(
     queue: &Queue,
     end: &CancellationToken,
     tracker: &TaskTracker,
-) -> Result<Watchers, DaemonError> {
+) -> Watchers {
     tracker.spawn(follow_engine(house.clone(), driver.clone(), end.clone()));
     let mut changes = queue.changes();
     let (queue_driver, queue_end) = (driver.clone(), end.clone());
@@ -457,10 +456,7 @@ fn start_watchers(
     } else {
         None
     };
-    Ok(Watchers {
-        _lists: None,
-        _remote: remote,
-    })
+    Watchers { _remote: remote }
 }
 
 /// The checkout is made with the manager's first launch; from then on it is watched.

@@ -299,7 +299,7 @@ impl Supervisor {
             return;
         }
         if let Some(title) = title {
-            agent.last_title = title.to_owned();
+            title.clone_into(&mut agent.last_title);
         }
         agent.importing = true;
         let import = Action::Import {

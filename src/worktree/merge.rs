@@ -197,7 +197,7 @@ impl GitStore {
         let mut options = MergeOptions::new();
         options.find_renames(true);
         let failed = |cause| broken(&format!("could not merge {theirs}"), cause);
-        let mut index = match self.edited_sides(repository, &our, &their, edits)? {
+        let mut index = match Self::edited_sides(repository, &our, &their, edits)? {
             Some([base, our, their]) => repository
                 .merge_trees(&base, &our, &their, Some(&options))
                 .map_err(failed)?,
@@ -218,7 +218,6 @@ impl GitStore {
     /// box beside another) never conflicts with itself. `None` where there is nothing to edit or
     /// more than one base: git then makes a virtual one.
     fn edited_sides<'r>(
-        &self,
         repository: &'r Repository,
         our: &git2::Commit<'r>,
         their: &git2::Commit<'r>,

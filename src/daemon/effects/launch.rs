@@ -6,7 +6,7 @@ use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
 use crate::supervisor::Event;
-use crate::worktree::{CheckoutSpec, Identity};
+use crate::worktree::{CheckoutSpec, GitStore, Identity};
 
 impl Shared {
     pub(super) async fn launch(
@@ -91,7 +91,7 @@ impl Shared {
             agent: agent.clone(),
             directory: paths.checkout(),
             branch: agent.to_string(),
-            base: super::super::blocking(&self.house.git, |git| git.branch_head()).await?,
+            base: super::super::blocking(&self.house.git, GitStore::branch_head).await?,
             owner: self.house.owner,
             identity: Identity {
                 name: format!("{} ({agent})", self.house.config.git.name),

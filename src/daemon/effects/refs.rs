@@ -179,7 +179,7 @@ impl Shared {
             match self.lists.direction_present(head.clone()).await {
                 Ok(present) => self.driver.tell(Event::DirectionSeen { present }).await,
                 Err(error) => {
-                    tracing::warn!(error = error.chain(), "the direction could not be read")
+                    tracing::warn!(error = error.chain(), "the direction could not be read");
                 }
             }
             self.measure().await;
