@@ -1,12 +1,16 @@
 //! Events, actions and states in one line each, for traces that people read.
 
-use crate::model::{CommitId, HookAnswer, HookFact, Reply};
+use std::time::Duration;
+
+use crate::model::{CommitId, HookAnswer, HookFact, Reply, Screen};
 use crate::supervisor::{
     Action, AgentState, Event, Fleet, ImportOutcome, Inventory, MergeOutcome, PushOutcome,
     RemoteOutcome,
 };
 
 const TEXT: usize = 60;
+/// Looks after this long are routine.
+const ROUTINE: Duration = Duration::from_secs(5);
 
 fn cut(text: &str) -> String {
     let line = text.lines().collect::<Vec<_>>().join(" ");
@@ -64,6 +68,10 @@ pub(super) fn event(event: &Event) -> Option<String> {
             format!("{} {}{receipt}{spooled}", report.agent, fact(&report.fact))
         }
         Event::AnswerLost { agent, text, .. } => format!("{agent} lost answer {:?}", cut(text)),
+        Event::ScreenSeen {
+            screen: Screen::Blank,
+            ..
+        } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
@@ -154,6 +162,7 @@ pub(super) fn action(action: &Action) -> Option<String> {
             format!("launch {agent} {incarnation} {how} {session}")
         }
         Action::Adopt { agent, incarnation } => format!("adopt {agent} {incarnation}"),
+        Action::CheckScreen { after, .. } if *after >= ROUTINE => return None,
         Action::CheckScreen { agent, after, .. } => format!("look at {agent} after {after:?}"),
         Action::StopContainer {
             agent, incarnation, ..

@@ -17,6 +17,7 @@ mod script;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub use behave::Turn;
 pub use git::WorldGit;
 pub use mind::{Doing, Mind};
 pub use queue::WorldQueue;
@@ -397,14 +398,17 @@ impl World {
                 reason: "connection refused".into(),
             };
         }
-        let seen = self.containers.iter().map(|((agent, life), c)| SeenContainer {
-            name: format!("{agent}-{life}"),
-            agent: agent.clone(),
-            incarnation: *life,
-            running: c.running,
-            exit_code: c.exit_code,
-            out_of_memory: c.out_of_memory,
-        });
+        let seen = self
+            .containers
+            .iter()
+            .map(|((agent, life), c)| SeenContainer {
+                name: format!("{agent}-{life}"),
+                agent: agent.clone(),
+                incarnation: *life,
+                running: c.running,
+                exit_code: c.exit_code,
+                out_of_memory: c.out_of_memory,
+            });
         Inventory::Seen(seen.collect())
     }
 

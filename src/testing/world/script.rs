@@ -62,9 +62,7 @@ fn words(line: &str) -> Vec<String> {
 
 fn duration(word: &str) -> Result<Duration, String> {
     let bad = || format!("`{word}` is no duration; write 90s, 500ms or 5m");
-    let split = word
-        .find(|c: char| !c.is_ascii_digit())
-        .ok_or_else(bad)?;
+    let split = word.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
     let (number, unit) = word.split_at(split);
     let number: u64 = number.parse().map_err(|_| bad())?;
     match unit {
