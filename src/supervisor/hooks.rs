@@ -144,15 +144,10 @@ impl Supervisor {
                         until,
                         greeted: true,
                         looks: 0,
+                        look_at: now + FIRST_LOOK,
                     },
                     "Claude Code is up; verifying its first screen",
                 );
-                let incarnation = agent.incarnation;
-                self.act(Action::CheckScreen {
-                    agent: id.clone(),
-                    incarnation,
-                    after: FIRST_LOOK,
-                });
             }
             Phase::Idle | Phase::Working | Phase::Waiting { .. } | Phase::Limited { .. }
                 if source == "clear" =>

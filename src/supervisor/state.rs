@@ -137,6 +137,9 @@ pub enum Phase {
         until: Timestamp,
         greeted: bool,
         looks: u32,
+        /// The screen is looked at then.
+        #[serde(default)]
+        look_at: Timestamp,
     },
     /// At the prompt, nothing to do.
     Idle,
@@ -188,6 +191,7 @@ impl Phase {
     /// When this phase needs a look again, and why.
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         match self {
+            Self::Starting { until, look_at, .. } if look_at < until => Some((*look_at, "looks")),
             Self::Starting { until, .. } => Some((*until, "start deadline")),
             Self::Delivering { until, .. } => Some((*until, "receipt deadline")),
             Self::Limited { until } => Some((*until, "goes on")),

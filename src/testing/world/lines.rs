@@ -1,7 +1,5 @@
 //! Events, actions and states in one line each, for traces that people read.
 
-use std::time::Duration;
-
 use crate::model::{CommitId, HookAnswer, HookFact, Reply, Screen};
 use crate::supervisor::{
     Action, AgentState, Event, Fleet, ImportOutcome, Inventory, MergeOutcome, PushOutcome,
@@ -9,8 +7,6 @@ use crate::supervisor::{
 };
 
 const TEXT: usize = 60;
-/// Looks after this long are routine.
-const ROUTINE: Duration = Duration::from_secs(5);
 
 fn cut(text: &str) -> String {
     let line = text.lines().collect::<Vec<_>>().join(" ");
@@ -162,8 +158,7 @@ pub(super) fn action(action: &Action) -> Option<String> {
             format!("launch {agent} {incarnation} {how} {session}")
         }
         Action::Adopt { agent, incarnation } => format!("adopt {agent} {incarnation}"),
-        Action::CheckScreen { after, .. } if *after >= ROUTINE => return None,
-        Action::CheckScreen { agent, after, .. } => format!("look at {agent} after {after:?}"),
+        Action::CheckScreen { .. } => return None,
         Action::StopContainer {
             agent, incarnation, ..
         } => format!("stop container {agent} {incarnation}"),

@@ -90,6 +90,8 @@ pub struct World {
     spools: BTreeMap<AgentId, Vec<HookReport>>,
     doors: BTreeMap<AgentId, Incarnation>,
     inbox: VecDeque<Event>,
+    /// This daemon has seen an inventory.
+    inventoried: bool,
     callbacks: u64,
     decisions: u32,
 }
@@ -128,6 +130,7 @@ impl World {
             spools: BTreeMap::new(),
             doors: BTreeMap::new(),
             inbox: VecDeque::new(),
+            inventoried: false,
             callbacks: 0,
             decisions: 0,
         }
@@ -168,6 +171,7 @@ impl World {
         supervisor.set_branch_head(self.git.branch.clone());
         self.supervisor = Some(supervisor);
         self.finished = None;
+        self.inventoried = false;
         let queue = self.queue.view(&self.policy.agents());
         self.observe(Event::QueueChanged(queue));
         if let Some(supervisor) = &mut self.supervisor {
@@ -218,6 +222,7 @@ impl World {
         if let Some(line) = lines::event(&event) {
             self.trace.push(format!("  < {line}"));
         }
+        self.inventoried |= matches!(event, Event::InventoryTaken(Inventory::Seen(_)));
         let actions = supervisor.observe(now, event);
         self.decided(actions);
     }
@@ -445,7 +450,9 @@ impl World {
         let due = supervisor.next_deadline().filter(|(at, _)| *at <= now);
         let Some((at, why)) = due else { return };
         let actions = supervisor.expire(now);
-        self.trace.push(format!("  @ {why}"));
+        if !why.ends_with(" looks") {
+            self.trace.push(format!("  @ {why}"));
+        }
         let spins = supervisor
             .next_deadline()
             .filter(|(again, reason)| *again <= now && *reason == why && *again == at);
