@@ -10,7 +10,7 @@ use orchestrator::testing::world::{Turn, World};
 use proptest::prelude::*;
 
 /// After faults stop, this much simulated time must be enough for everything.
-const BOUND: Duration = Duration::from_secs(4 * 3600);
+const BOUND: Duration = Duration::from_secs(2 * 3600);
 
 /// What may happen, in any order; what does not apply is skipped.
 #[derive(Clone, Debug)]

@@ -314,7 +314,7 @@ impl Supervisor {
     }
 
     /// Takes the agent's commits, unless its `HEAD` is one we have taken already.
-    fn import(&mut self, id: &AgentId, title: Option<&str>) {
+    pub(super) fn import(&mut self, id: &AgentId, title: Option<&str>) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -325,6 +325,7 @@ impl Supervisor {
             agent.last_title = title.to_owned();
         }
         agent.importing = true;
+        agent.import_at = None;
         let import = Action::Import {
             agent: id.clone(),
             incarnation: agent.incarnation,

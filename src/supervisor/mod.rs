@@ -177,6 +177,7 @@ impl Supervisor {
         // Before the first inventory nobody knows what runs: a restart might be a second copy.
         if self.ready {
             self.expire_agents(now);
+            self.expire_imports(now);
         }
         self.expire_remote(now);
         self.settle(now);

@@ -78,6 +78,9 @@ pub struct AgentState {
     /// An import is on its way.
     #[serde(default)]
     pub importing: bool,
+    /// An import or a merge failed: its commits are taken again then, when it is idle.
+    #[serde(default)]
+    pub import_at: Option<Timestamp>,
     /// Title of the work that ended last; names the merge.
     #[serde(default)]
     pub last_title: String,
@@ -430,6 +433,7 @@ impl AgentState {
             head: None,
             imported: None,
             importing: false,
+            import_at: None,
             last_title: String::new(),
             asked_to_commit: false,
             missing: false,

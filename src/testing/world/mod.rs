@@ -82,7 +82,7 @@ pub struct World {
     pub trace: Vec<String>,
     supervisor: Option<Supervisor>,
     /// What the daemon stored last.
-    stored: String,
+    stored: Fleet,
     /// Answers by callback, stored with the decision that gave them.
     answers: BTreeMap<CallbackId, HookAnswer>,
     /// Callbacks whose hook waits.
@@ -124,7 +124,7 @@ impl World {
             crash: CrashPlan::default(),
             trace: Vec::new(),
             supervisor: None,
-            stored: serde_json::to_string(&fleet).unwrap_or_default(),
+            stored: fleet,
             answers: BTreeMap::new(),
             pending: BTreeMap::new(),
             spools: BTreeMap::new(),
@@ -154,7 +154,7 @@ impl World {
     pub fn fleet(&self) -> Fleet {
         match &self.supervisor {
             Some(supervisor) => supervisor.fleet().clone(),
-            None => serde_json::from_str(&self.stored).expect("what was stored can be read"),
+            None => self.stored.clone(),
         }
     }
 
@@ -165,7 +165,9 @@ impl World {
     /// As the driver does it: the stored fleet, the queue, what was in flight, the inventory.
     pub fn start_daemon(&mut self, direction: bool) {
         assert!(self.supervisor.is_none(), "the daemon runs already");
-        let mut fleet = self.fleet();
+        let stored = serde_json::to_string(&self.stored).expect("a fleet can be stored");
+        let mut fleet: Fleet = serde_json::from_str(&stored).expect("what was stored can be read");
+        assert_eq!(fleet, self.stored, "storing loses something");
         fleet.phase = FleetPhase::Running;
         let mut supervisor = Supervisor::new(self.policy.clone(), fleet);
         supervisor.set_branch_head(self.git.branch.clone());
@@ -268,7 +270,7 @@ impl World {
 
     fn store(&mut self, actions: &[Action]) {
         if let Some(supervisor) = &self.supervisor {
-            self.stored = serde_json::to_string(supervisor.fleet()).unwrap_or_default();
+            self.stored.clone_from(supervisor.fleet());
         }
         for action in actions {
             if let Action::Answer { callback, answer } = action {
