@@ -248,7 +248,9 @@ impl Supervisor {
             if let Some(agent) = self.fleet.agents.get_mut(id) {
                 agent.turns += 1;
             }
-            self.finish_delivered(now, id, last_message.clone());
+            if !self.finish_delivered(now, id, last_message.clone()) {
+                self.import_if_new(id);
+            }
         }
     }
 
@@ -311,6 +313,14 @@ impl Supervisor {
             self.act(Action::ReadTaskLists);
         }
         self.import(id, Some(title));
+    }
+
+    /// At rest with commits nobody has taken, for whatever reason.
+    pub(super) fn import_if_new(&mut self, id: &AgentId) {
+        let agent = self.fleet.agents.get(id);
+        if agent.is_some_and(|agent| agent.head.is_some() && !agent.importing) {
+            self.import(id, None);
+        }
     }
 
     /// Takes the agent's commits, unless its `HEAD` is one we have taken already.

@@ -124,6 +124,8 @@ impl Supervisor {
         agent.enter(now, Phase::Idle, "at its prompt");
         if held {
             self.deliver_held(now, id, 1);
+        } else {
+            self.import_if_new(id);
         }
     }
 

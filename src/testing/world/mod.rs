@@ -222,7 +222,12 @@ impl World {
         };
         let now = self.now;
         if let Some(line) = lines::event(&event) {
-            self.trace.push(format!("  < {line}"));
+            let line = format!("  < {line}");
+            // A dialog that stays is one line.
+            let repeated = line.contains(" screen ") && self.trace.last() == Some(&line);
+            if !repeated {
+                self.trace.push(line);
+            }
         }
         self.inventoried |= matches!(event, Event::InventoryTaken(Inventory::Seen(_)));
         let actions = supervisor.observe(now, event);
@@ -452,7 +457,7 @@ impl World {
         let due = supervisor.next_deadline().filter(|(at, _)| *at <= now);
         let Some((at, why)) = due else { return };
         let actions = supervisor.expire(now);
-        if !why.ends_with(" looks") {
+        if !why.ends_with(" looks") && why != "fetch the remote" {
             self.trace.push(format!("  @ {why}"));
         }
         let spins = supervisor
