@@ -13,6 +13,8 @@ mod lines;
 mod mind;
 mod queue;
 mod script;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -482,6 +484,20 @@ impl World {
     pub fn take(&mut self) -> Vec<Action> {
         let waiting = std::mem::take(&mut self.outbox);
         waiting.into_iter().map(|w| w.action).collect()
+    }
+
+    /// Takes one waiting action, named as in a trace.
+    pub fn expect(&mut self, line: &str) {
+        let said = |w: &Waiting| lines::action(&w.action);
+        let place = self
+            .outbox
+            .iter()
+            .position(|w| said(w).as_deref() == Some(line));
+        let Some(place) = place else {
+            let all: Vec<String> = self.outbox.iter().filter_map(said).collect();
+            panic!("`{line}` was not said, but: {all:#?}");
+        };
+        self.outbox.remove(place);
     }
 
     /// Proves that nothing was said that nobody took.
