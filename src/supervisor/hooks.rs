@@ -332,7 +332,7 @@ impl Supervisor {
             return;
         }
         if let Some(title) = title {
-            agent.last_title = title.to_owned();
+            title.clone_into(&mut agent.last_title);
         }
         agent.importing = true;
         agent.import_at = None;

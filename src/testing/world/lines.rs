@@ -1,5 +1,7 @@
 //! Events, actions and states in one line each, for traces that people read.
 
+use std::fmt::Write as _;
+
 use crate::model::{CommitId, HookAnswer, HookFact, Reply, Screen};
 use crate::supervisor::{
     Action, AgentState, Event, Fleet, ImportOutcome, Inventory, MergeOutcome, PushOutcome,
@@ -158,7 +160,6 @@ pub(super) fn action(action: &Action) -> Option<String> {
             format!("launch {agent} {incarnation} {how} {session}")
         }
         Action::Adopt { agent, incarnation } => format!("adopt {agent} {incarnation}"),
-        Action::CheckScreen { .. } => return None,
         Action::StopContainer {
             agent, incarnation, ..
         } => format!("stop container {agent} {incarnation}"),
@@ -199,7 +200,10 @@ pub(super) fn action(action: &Action) -> Option<String> {
             message,
         } => format!("merge {agent} {}: {}", commit(id), cut(message)),
         Action::Push { .. } => "push".into(),
-        Action::EnsurePane { .. } | Action::ReadTaskLists | Action::FetchRemote => return None,
+        Action::CheckScreen { .. }
+        | Action::EnsurePane { .. }
+        | Action::ReadTaskLists
+        | Action::FetchRemote => return None,
         Action::Finish { ending } => format!("finish {ending:?}").to_lowercase(),
     })
 }
@@ -238,13 +242,11 @@ pub(super) fn fleet(fleet: &Fleet) -> String {
         merging.merged
     );
     for (agent, conflict) in &merging.conflicts {
-        line.push_str(&format!(
-            "; {agent} conflicts in {}",
-            conflict.paths.join(", ")
-        ));
+        let paths = conflict.paths.join(", ");
+        let _ = write!(line, "; {agent} conflicts in {paths}");
     }
     if fleet.planning.rounds > 0 {
-        line.push_str(&format!("; rounds {}", fleet.planning.rounds));
+        let _ = write!(line, "; rounds {}", fleet.planning.rounds);
     }
     if fleet.planning.resting {
         line.push_str(", resting");
