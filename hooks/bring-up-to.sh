@@ -102,6 +102,21 @@ changed=$( { g diff --no-ext-diff --name-only --no-renames --ignore-submodules=n
 added=$(g diff --no-ext-diff --name-only --no-renames --diff-filter=A HEAD "$target") ||
     fail "cannot compare with $target"
 
+# Task lists are edited in place, by people and by the supervisor that ticks them. What differs from
+# TARGET is committed first: nothing in the files changes, and the rest can be brought up.
+lists=$(printf '%s\n' "$changed" | grep -E '^WORKER_[0-9]+_TASK_LIST\.md$' | while IFS= read -r path; do
+    same_as_target "$path" || printf '%s\n' "$path"
+done)
+if [ -n "$lists" ]; then
+    # The names hold no blank: the pattern above.
+    # shellcheck disable=SC2086
+    g commit -q --no-verify --only -m "Keep the task lists as they are" -- $lists >/dev/null 2>&1 || finish dirty
+    changed=$( { g diff --no-ext-diff --name-only --no-renames --ignore-submodules=none HEAD &&
+        g diff --no-ext-diff --name-only --no-renames --ignore-submodules=none --cached HEAD; } | sort -u) ||
+        fail "cannot look for changes"
+    forward=no
+fi
+
 # Files TARGET adds that are here already, untracked or ignored: git would overwrite ignored ones.
 in_the_way=$(printf '%s\n' "$added" | while IFS= read -r path; do
     [ -n "$path" ] || continue
@@ -149,7 +164,8 @@ fi
 # Try it without the files first (git 2.38 and newer; older ones fail with another status).
 g merge-tree --write-tree HEAD "$target" >/dev/null 2>&1
 [ $? -eq 1 ] && finish conflict
-g merge -q --no-edit --ff --no-autostash "$target" >/dev/null 2>&1 && finish merged
+own=$(g symbolic-ref --short HEAD)
+g merge -q --no-edit -m "Merge $branch into $own" --ff --no-autostash "$target" >/dev/null 2>&1 && finish merged
 if [ -e "$dir/MERGE_HEAD" ]; then
     g merge --abort >/dev/null 2>&1 || fail "cannot abort the merge of $target"
     finish conflict

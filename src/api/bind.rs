@@ -22,7 +22,9 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 pub enum BindError {
     #[error("a supervisor is already running on {path}")]
     AlreadyRunning { path: PathBuf },
-    #[error("the path of the control socket is too long ({length} bytes, at most {MAX_SOCKET_PATH}): {path}")]
+    #[error(
+        "the path of the control socket is too long ({length} bytes, at most {MAX_SOCKET_PATH}): {path}"
+    )]
     PathTooLong { path: PathBuf, length: usize },
     #[error("{path} is not a socket")]
     NotASocket { path: PathBuf },
@@ -156,12 +158,11 @@ async fn clear(path: &Path) -> Result<(), BindError> {
         });
     }
     match tokio::time::timeout(PROBE_DEADLINE, UnixStream::connect(path)).await {
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| BindError::Socket {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|source| BindError::Socket {
                 path: path.to_owned(),
                 source,
-            })
-        }
+            }),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Ok(Err(source)) => Err(BindError::Socket {
             path: path.to_owned(),

@@ -60,7 +60,9 @@ impl Code {
                 "NOT_FOUND",
                 StatusCode::NOT_FOUND,
                 "there is nothing at this path",
-                Some("the routes are /api/v1/health, /status, /status/stream, /agents/{id}/restart, /plan, /fetch and /end"),
+                Some(
+                    "the routes are /api/v1/health, /status, /status/stream, /agents/{id}/restart, /plan, /fetch and /end",
+                ),
             ),
             Self::MethodNotAllowed => (
                 "METHOD_NOT_ALLOWED",
@@ -120,7 +122,9 @@ impl Code {
                 "NOT_STORED",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the supervisor could not store the change",
-                Some("check that the disk of the state directory is not full; `orchestrator doctor` does"),
+                Some(
+                    "check that the disk of the state directory is not full; `orchestrator doctor` does",
+                ),
             ),
             Self::Internal => (
                 "INTERNAL",
@@ -203,8 +207,7 @@ impl From<ControlError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
         response.headers_mut().insert(

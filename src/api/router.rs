@@ -31,7 +31,10 @@ pub fn router(control: Control, access: Access) -> Router {
         open = open.route(&format!("{prefix}/health"), get(handlers::health));
         guarded = guarded
             .route(&format!("{prefix}/status"), get(handlers::status))
-            .route(&format!("{prefix}/status/stream"), get(stream::status_stream))
+            .route(
+                &format!("{prefix}/status/stream"),
+                get(stream::status_stream),
+            )
             .route(
                 &format!("{prefix}/agents/{{id}}/restart"),
                 post(handlers::restart),

@@ -40,3 +40,12 @@ pub enum Error {
     #[error("{what}: key `{key}` is missing")]
     Missing { what: &'static str, key: String },
 }
+
+/// The first `limit` bytes, or a few less: never through a character.
+fn cut(text: &str, limit: usize) -> &str {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
+use super::{Error, cut};
 use crate::model::{HookFact, SessionId};
 
 const WHAT: &str = "hook payload";
@@ -144,9 +144,7 @@ impl Fields<'_> {
     fn text(&self, key: &str, limit: usize) -> Result<Option<String>, Error> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => {
-                Ok(Some(text[..text.floor_char_boundary(limit)].to_owned()))
-            }
+            Some(Value::String(text)) => Ok(Some(cut(text, limit).to_owned())),
             Some(_) => Err(wrong(key, "a string")),
         }
     }

@@ -5,12 +5,13 @@
 //! shows a line that ends in `…` right above the box. Text further up is the conversation and
 //! proves nothing, because an agent may print anything.
 
+use super::cut;
 use crate::model::Screen;
 
 /// Shorter runs of `─` are somebody's table.
 const RULE_CHARACTERS: usize = 10;
 const MAX_TAIL_LINES: usize = 6;
-const MAX_TAIL_BYTES: usize = 1000;
+const MAX_LINE_BYTES: usize = 200;
 /// The spinner's frames, `●` with reduced motion.
 const SPINNER: &[char] = &['·', '✢', '✳', '✶', '✻', '✽', '*', '●'];
 
@@ -179,19 +180,14 @@ fn dialog(lines: &[&str]) -> Option<&'static str> {
 }
 
 fn unrecognised(lines: &[&str]) -> Screen {
-    let mut tail: Vec<&str> = lines
-        .iter()
-        .rev()
-        .copied()
-        .filter(|line| !line.is_empty())
-        .take(MAX_TAIL_LINES)
+    let full = || lines.iter().copied().filter(|line| !line.is_empty());
+    let skip = full().count().saturating_sub(MAX_TAIL_LINES);
+    let tail: Vec<&str> = full()
+        .skip(skip)
+        .map(|line| cut(line, MAX_LINE_BYTES))
         .collect();
-    tail.reverse();
-    let text = tail.join("\n");
-    let start = text.len() - text.len().min(MAX_TAIL_BYTES);
-    let start = text.ceil_char_boundary(start);
     Screen::Unrecognised {
-        tail: text[start..].to_owned(),
+        tail: tail.join("\n"),
     }
 }
 

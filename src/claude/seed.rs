@@ -47,7 +47,6 @@ impl Seed {
             Some(text) => parse(text)?,
         };
         root.insert("hasCompletedOnboarding".to_owned(), json!(true));
-        root.insert("bypassPermissionsModeAccepted".to_owned(), json!(true));
         root.insert("hasAcknowledgedCostThreshold".to_owned(), json!(true));
         let millis = u64::try_from(self.idle_notification.as_millis()).unwrap_or(u64::MAX);
         root.insert("messageIdleNotifThresholdMs".to_owned(), json!(millis));

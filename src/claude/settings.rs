@@ -102,7 +102,7 @@ pub fn managed_settings(wanted: &ManagedSettings) -> Value {
         .copied()
         .chain(wanted.denied_tools.iter().map(String::as_str))
         .collect();
-    let mut settings = json!({
+    json!({
         "allowManagedHooksOnly": true,
         "skipDangerousModePermissionPrompt": true,
         "permissions": {"defaultMode": "bypassPermissions", "deny": denied},
@@ -114,13 +114,11 @@ pub fn managed_settings(wanted: &ManagedSettings) -> Value {
             "padding": 0,
             "refreshInterval": wanted.status_refresh_seconds,
         },
+        // Nothing rather than absent: a repository's own helper was seen to replace the credential.
+        "apiKeyHelper": wanted.api_key_helper.as_deref().unwrap_or_default(),
         "env": environment(wanted),
         "hooks": hooks(&wanted.helper),
-    });
-    if let (Some(helper), Some(map)) = (&wanted.api_key_helper, settings.as_object_mut()) {
-        map.insert("apiKeyHelper".to_owned(), json!(helper));
-    }
-    settings
+    })
 }
 
 fn environment(wanted: &ManagedSettings) -> Map<String, Value> {
@@ -222,6 +220,7 @@ mod tests {
     fn a_repository_cannot_redirect_requests() {
         let env = &managed_settings(&with_token())["env"];
         assert_eq!(env["ANTHROPIC_BASE_URL"], "");
+        assert_eq!(managed_settings(&with_token())["apiKeyHelper"], "");
         assert_eq!(env["ANTHROPIC_API_KEY"], "");
         assert_eq!(env["ANTHROPIC_AUTH_TOKEN"], "top-secret");
         assert_eq!(env["CLAUDE_CODE_STOP_HOOK_BLOCK_CAP"], "0");

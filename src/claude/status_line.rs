@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Error;
+use super::{Error, cut};
 use crate::model::view::UsageView;
 use crate::model::{SessionId, Timestamp};
 
@@ -75,7 +75,7 @@ fn usage(value: &Value) -> UsageView {
 
 fn word(value: &Value, pointer: &str) -> Option<String> {
     let text = value.pointer(pointer)?.as_str()?;
-    Some(text[..text.floor_char_boundary(MAX_WORD_BYTES)].to_owned())
+    Some(cut(text, MAX_WORD_BYTES).to_owned())
 }
 
 /// Seconds since the epoch, as Claude Code has it.

@@ -1,1 +1,36 @@
-//! (room under construction)
+//! The command line: arguments in, tables and messages out, one file per command.
+//!
+//! Called by `main`. Data goes to stdout, messages to stderr. Must never decide what the fleet
+//! does: commands ask the running supervisor through `client`. What runs in this process (the
+//! supervisor itself, `doctor`, `demo`, `view`) is reached through [`wiring`] alone.
+
+mod args;
+mod attach;
+mod completions;
+mod config;
+mod context;
+mod demo;
+mod doctor;
+mod down;
+mod edit;
+mod error;
+mod exit;
+mod fetch;
+mod format;
+mod init;
+mod logs;
+mod man;
+mod output;
+mod plan;
+mod restart;
+mod run;
+mod status;
+mod up;
+mod view;
+pub mod wiring;
+
+pub use args::{Cli, Command, command};
+pub use demo::DemoArgs;
+pub use error::Error;
+pub use exit::Exit;
+pub use run::main;

@@ -286,9 +286,11 @@ fn snapshots(response: Response) -> impl futures_util::Stream<Item = Result<Flee
         })?;
         let mut views = Vec::new();
         for event in events.iter().filter(|event| event.event == "status") {
-            views.push(serde_json::from_str::<FleetView>(&event.data).map_err(|error| {
-                Error::new(ErrorKind::Broken, "a snapshot is not understood").because(error)
-            })?);
+            views.push(
+                serde_json::from_str::<FleetView>(&event.data).map_err(|error| {
+                    Error::new(ErrorKind::Broken, "a snapshot is not understood").because(error)
+                })?,
+            );
         }
         Ok(Some((views, (chunks, parser))))
     })

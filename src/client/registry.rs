@@ -32,22 +32,28 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Does its process exist?
+    /// Does its process run? One that has ended and was not reaped, as happens in containers
+    /// without an init, does not.
     pub fn process_exists(&self) -> bool {
+        // Another user's process cannot be ours, so "not permitted" is a no as well.
         i32::try_from(self.pid)
             .ok()
             .and_then(Pid::from_raw)
-            .is_some_and(|pid| match test_kill_process(pid) {
-                Ok(()) => true,
-                // Another user's process: it exists, and cannot be ours.
-                Err(_) => false,
-            })
+            .is_some_and(|pid| test_kill_process(pid).is_ok() && !is_zombie(self.pid))
     }
 
     /// Does the supervisor live: its process exists and its socket takes a connection.
     pub fn is_alive(&self) -> bool {
         self.process_exists() && UnixStream::connect(&self.control_socket).is_ok()
     }
+}
+
+/// By the third field of `/proc/PID/stat`, behind the name in parentheses (`man 5 proc`).
+fn is_zombie(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+        state.is_some_and(|state| state.starts_with(['Z', 'X']))
+    })
 }
 
 /// The directory of this user's entries, from the environment (`XDG_RUNTIME_DIR`,
@@ -99,7 +105,10 @@ pub fn list(directory: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for file in files {
         let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             entries.extend(read(&path));
         }
     }
@@ -120,7 +129,13 @@ fn path(directory: &Path, project: &ProjectId) -> PathBuf {
     let safe: String = project
         .as_str()
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     directory.join(format!("{safe}.json"))
 }
@@ -173,6 +188,37 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_ended_is_gone_before_it_is_reaped() {
+        use std::io::Read as _;
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let entry = entry("p", child.id(), Path::new("/none"));
+        assert!(entry.process_exists());
+        drop(child.stdin.take());
+        // The end of its output comes with the end of the process, or just before it.
+        let mut rest = String::new();
+        child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut rest)
+            .unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while entry.process_exists() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "a zombie counts as alive"
+            );
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!entry.process_exists());
+    }
+
+    #[test]
     fn the_directory_follows_the_environment() {
         let with = |pairs: &'static [(&str, &str)]| {
             directory(move |name| {
@@ -185,7 +231,10 @@ mod tests {
         let all = with(&[("XDG_RUNTIME_DIR", "/run/user/1"), ("HOME", "/home/a")]);
         assert_eq!(all, Some("/run/user/1/orchestrator/running".into()));
         let home = with(&[("XDG_RUNTIME_DIR", ""), ("HOME", "/home/a")]);
-        assert_eq!(home, Some("/home/a/.local/state/orchestrator/running".into()));
+        assert_eq!(
+            home,
+            Some("/home/a/.local/state/orchestrator/running".into())
+        );
         assert_eq!(with(&[("HOME", "relative")]), None);
     }
 

@@ -101,7 +101,11 @@ async fn over_tcp_the_token_decides() {
     assert_eq!(error.code.as_deref(), Some("UNAUTHORIZED"));
     assert!(error.hint.unwrap().contains("authorization: Bearer"));
     shutdown.cancel();
-    tokio::time::timeout(LONG, task).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(LONG, task)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -117,7 +121,10 @@ async fn refusals_keep_code_reason_and_hint() {
     assert_eq!(error.kind, ErrorKind::NotFound);
     assert!(!error.is_not_running());
     assert_eq!(error.to_string(), "there is no agent `worker-9`");
-    assert_eq!(error.hint.as_deref(), Some("there are worker-1 and worker-2"));
+    assert_eq!(
+        error.hint.as_deref(),
+        Some("there are worker-1 and worker-2")
+    );
     served.control.answer(Err(ControlError::Late));
     let error = client.plan().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Transient);

@@ -9,9 +9,7 @@ use super::queue::Queue;
 use super::rules::{self, NewTask, TaskError};
 use super::tasklist::{self, Item, ListChanges, MAX_ITEMS, ParsedList, SeenList};
 use super::write::{self, Written};
-use crate::model::{
-    AgentId, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
-};
+use crate::model::{AgentId, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp};
 
 /// The result of a task whose item was taken out of the list.
 pub const REMOVED: &str = "its item was removed from the task list";
@@ -155,19 +153,38 @@ async fn apply_changes(
             reprioritise(queue, &id, place, now, &mut applied).await?;
         }
         if added.contains(&item.key) && !item.checked {
-            appear(queue, new_task(worker, item, place), now, false, &mut applied).await?;
+            appear(
+                queue,
+                new_task(worker, item, place),
+                now,
+                false,
+                &mut applied,
+            )
+            .await?;
         } else if unticked.contains(&item.key) {
-            appear(queue, new_task(worker, item, place), now, true, &mut applied).await?;
+            appear(
+                queue,
+                new_task(worker, item, place),
+                now,
+                true,
+                &mut applied,
+            )
+            .await?;
         } else if (added.contains(&item.key) || ticked.contains(&item.key))
             && queue.get(&id).is_some_and(|task| !task.status.is_final())
         {
-            queue.change(&id, &|task| rules::close(task, TICKED, now)).await?;
+            queue
+                .change(&id, &|task| rules::close(task, TICKED, now))
+                .await?;
             applied.closed.push(id);
         }
     }
     for key in &changes.removed {
         let id = task_id(worker, key);
-        if queue.get(&id).is_some_and(|task| task.status == TaskStatus::Available) {
+        if queue
+            .get(&id)
+            .is_some_and(|task| task.status == TaskStatus::Available)
+        {
             // Only while nobody works on it: a claimed task is finished, its tick finds no item.
             let task = queue
                 .change(&id, &|task| match task.status {
@@ -210,7 +227,8 @@ async fn appear(
     let removed = task.status == TaskStatus::Cancelled && task.result.as_deref() == Some(REMOVED);
     // The other source may show a finished item for the first time, from before its tick: only a
     // tick that was seen in this source and is gone asks for it again.
-    if !removed && !(unticked && task.status.is_final()) {
+    let again = removed || (unticked && task.status.is_final());
+    if !again {
         return Ok(());
     }
     let by_us = task.status == TaskStatus::Done && task.result.as_deref() != Some(TICKED);
@@ -218,7 +236,9 @@ async fn appear(
         applied.retick.push(id);
         return Ok(());
     }
-    queue.change(&id, &|task| rules::reopen(task, place, now)).await?;
+    queue
+        .change(&id, &|task| rules::reopen(task, place, now))
+        .await?;
     applied.reopened.push(id);
     Ok(())
 }
@@ -241,7 +261,8 @@ async fn reprioritise(
 }
 
 fn new_task(worker: u32, item: &Item, place: i64) -> NewTask {
-    let hints = (!item.parents.is_empty()).then(|| format!("Part of: {}", item.parents.join(" > ")));
+    let hints =
+        (!item.parents.is_empty()).then(|| format!("Part of: {}", item.parents.join(" > ")));
     NewTask {
         id: task_id(worker, &item.key),
         description: item.text.clone(),

@@ -179,6 +179,17 @@ impl Queue {
             .await
     }
 
+    /// To be asked before a push or a merge: refuses a claim that was overtaken, by what the store
+    /// says now.
+    pub async fn check(&self, id: &TaskId, fence: u64) -> Result<Task, TaskError> {
+        self.refresh(id).await?;
+        let task = self
+            .get(id)
+            .ok_or_else(|| TaskError::NotFound(id.clone()))?;
+        rules::check(&task, fence)?;
+        Ok(task)
+    }
+
     /// Ends a task that is not finished, claimed or not.
     pub async fn cancel(
         &self,
@@ -221,6 +232,11 @@ impl Queue {
 
     pub fn by_status(&self) -> TaskCounts {
         self.view().counts()
+    }
+
+    /// As [`Self::by_status`], without the manager's own tasks.
+    pub fn worker_counts(&self) -> TaskCounts {
+        self.view().worker_counts()
     }
 
     /// Moves with each change of the view, whoever made it.
@@ -305,7 +321,10 @@ impl Queue {
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

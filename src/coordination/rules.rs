@@ -13,8 +13,11 @@ use crate::ports::{ErrorKind, PortError};
 
 /// Longest description, in bytes: leaves room for the rest of a record of 256 KB.
 pub const MAX_DESCRIPTION_BYTES: usize = 64 * 1024;
-/// Longest result or reason, in bytes; longer ones are cut, because work must not fail on it.
-pub const MAX_RESULT_BYTES: usize = 64 * 1024;
+/// Largest new task as JSON, in bytes: half a record, so that a claim and a result always fit.
+pub const MAX_TASK_BYTES: usize = 128 * 1024;
+/// Longest result or reason, in bytes; longer ones are cut, because work must not fail on it. JSON
+/// may need six bytes for one.
+pub const MAX_RESULT_BYTES: usize = 16 * 1024;
 /// Most dependencies, labels or context files of one task.
 pub const MAX_ENTRIES: usize = 200;
 /// Longest task id, label, file name, in bytes.
@@ -149,7 +152,7 @@ pub fn create(new: &NewTask, now: Timestamp) -> Result<Task, TaskError> {
             "at most {MAX_ENTRIES} dependencies and {MAX_ENTRIES} labels and files are allowed"
         )));
     }
-    Ok(Task {
+    let task = Task {
         id: new.id.clone(),
         description: new.description.clone(),
         status: TaskStatus::Available,
@@ -164,7 +167,14 @@ pub fn create(new: &NewTask, now: Timestamp) -> Result<Task, TaskError> {
         result: None,
         created_at: now,
         updated_at: now,
-    })
+    };
+    let size = serde_json::to_vec(&task).map_or(usize::MAX, |json| json.len());
+    if size > MAX_TASK_BYTES {
+        return Err(refuse(format!(
+            "as JSON it has {size} bytes; at most {MAX_TASK_BYTES} are allowed"
+        )));
+    }
+    Ok(task)
 }
 
 /// An id is part of a store subject, of branch names and of addresses: `[A-Za-z0-9._-]`.
@@ -182,10 +192,7 @@ fn check_id(id: &TaskId) -> Result<(), TaskError> {
 
 /// The order in which new tasks can be created: dependencies first. Refuses unknown dependencies,
 /// cycles and an id named twice. `exists` tells which tasks are there already.
-pub fn order(
-    new: &[NewTask],
-    exists: &dyn Fn(&TaskId) -> bool,
-) -> Result<Vec<usize>, TaskError> {
+pub fn order(new: &[NewTask], exists: &dyn Fn(&TaskId) -> bool) -> Result<Vec<usize>, TaskError> {
     let mut by_id: BTreeMap<&TaskId, usize> = BTreeMap::new();
     for (at, task) in new.iter().enumerate() {
         if by_id.insert(&task.id, at).is_some() {
@@ -261,7 +268,8 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
         });
     }
     match (&task.status, &task.claim) {
-        (TaskStatus::Available, _) => {}
+        // Claimed by nobody is a damaged record: it may be taken.
+        (TaskStatus::Available, _) | (TaskStatus::Claimed, None) => {}
         (TaskStatus::Claimed, Some(claim)) if claim.lease_until <= now => {}
         (TaskStatus::Claimed, Some(claim)) => {
             return Err(TaskError::Claimed {
@@ -271,8 +279,6 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
                 until: claim.lease_until,
             });
         }
-        // A damaged record: claimed by nobody. Take it.
-        (TaskStatus::Claimed, None) => {}
         (status, _) => return Err(not_available(task, *status)),
     }
     if !unmet.is_empty() {
@@ -321,6 +327,15 @@ pub fn complete(task: &Task, fence: u64, result: &str, now: Timestamp) -> Change
     }
     held(task, fence)?;
     Ok(Some(ended(task, TaskStatus::Done, result, now)))
+}
+
+/// Before a push or a merge: is the work of this claim still wanted? A finished one is, an
+/// overtaken, failed or cancelled one is not.
+pub fn check(task: &Task, fence: u64) -> Result<(), TaskError> {
+    if task.status == TaskStatus::Done && fence_of(task) == Some(fence) {
+        return Ok(());
+    }
+    held(task, fence).map(|_| ())
 }
 
 /// The holder gives up: available again if `retry` allows it, failed otherwise.

@@ -23,7 +23,7 @@ pub const MAX_ITEMS: usize = 4000;
 /// Most entries of a [`SeenList`], with those that went away.
 const MAX_SEEN: usize = 7000;
 
-/// Hexadecimal digits of a key: 40 bits.
+/// Bytes of the hash that make a key: 40 bits, ten hexadecimal digits.
 const KEY_BYTES: usize = 5;
 
 /// One checklist item.
@@ -114,7 +114,9 @@ pub fn parse(text: &str) -> ParsedList {
         });
         *occurrence += 1;
     }
-    let reason = items.is_empty().then(|| "no checklist items found".to_owned());
+    let reason = items
+        .is_empty()
+        .then(|| "no checklist items found".to_owned());
     ParsedList {
         items,
         reason,
@@ -212,7 +214,9 @@ fn is_box(bytes: &[u8], offset: usize, checked: bool) -> bool {
 fn title(text: &str, item: &Range<usize>) -> String {
     let line = text[item.clone()].lines().next().unwrap_or_default().trim();
     let line = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let line = line.trim_start_matches(['-', '*', '+', '.', ')']).trim_start();
+    let line = line
+        .trim_start_matches(['-', '*', '+', '.', ')'])
+        .trim_start();
     let line = ["[ ]", "[x]", "[X]", "[\t]"]
         .iter()
         .find_map(|mark| line.strip_prefix(mark))
@@ -224,10 +228,13 @@ fn title(text: &str, item: &Range<usize>) -> String {
 fn own_text(text: &str, found: &Found, later: &[Found]) -> String {
     let mut raw = String::new();
     let mut at = found.offset + 2;
-    for nested in later.iter().take_while(|other| other.range.start < found.range.end) {
+    for nested in later
+        .iter()
+        .take_while(|other| other.range.start < found.range.end)
+    {
         // A nested item's own nested items lie inside it and were skipped with it.
         if nested.range.start >= at {
-            raw.push_str(&text[at..nested.range.start]);
+            raw.push_str(text[at..nested.range.start].trim_end_matches([' ', '\t']));
             at = nested.range.end;
         }
     }
@@ -238,7 +245,11 @@ fn own_text(text: &str, found: &Found, later: &[Found]) -> String {
     let first = lines.next().unwrap_or_default().trim().to_owned();
     let rest: Vec<&str> = lines.collect();
     let indent = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
-    let common = rest.iter().filter(|line| !line.is_empty()).map(|line| indent(line)).min();
+    let common = rest
+        .iter()
+        .filter(|line| !line.is_empty())
+        .map(|line| indent(line))
+        .min();
     let mut result = first;
     for line in rest {
         result.push('\n');
@@ -253,7 +264,10 @@ fn newlines(text: &str) -> usize {
 
 /// The same words are the same text, however they are wrapped or composed.
 fn normalise(text: &str) -> String {
-    let words: Vec<String> = text.split_whitespace().map(|word| word.nfc().collect()).collect();
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(|word| word.nfc().collect())
+        .collect();
     words.join(" ")
 }
 
@@ -263,7 +277,9 @@ fn key(normal: &str, occurrence: usize) -> String {
         .chain_update(b"\0")
         .chain_update(occurrence.to_string().as_bytes())
         .finalize();
-    digest.iter().take(KEY_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    let start = digest.iter().take(KEY_BYTES);
+    let number = start.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{number:0width$x}", width = KEY_BYTES * 2)
 }
 
 /// What was last seen of an item, in one source. Written as an array to stay small.

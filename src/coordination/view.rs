@@ -28,6 +28,8 @@ pub struct View {
     /// Claimed tasks by the end of their lease.
     leases: BTreeSet<(Timestamp, TaskId)>,
     counts: TaskCounts,
+    /// Of these, the tasks that are not the manager's own.
+    worker_counts: TaskCounts,
 }
 
 impl View {
@@ -51,7 +53,13 @@ impl View {
         self.tasks.insert(id.clone(), entry);
         self.index(&task);
         if was_done != is_done {
-            let waiting: Vec<TaskId> = self.dependents.get(&id).into_iter().flatten().cloned().collect();
+            let waiting: Vec<TaskId> = self
+                .dependents
+                .get(&id)
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect();
             for waiting in waiting {
                 if let Some(entry) = self.tasks.get(&waiting).cloned() {
                     self.unready(&entry.task);
@@ -72,6 +80,11 @@ impl View {
 
     pub fn counts(&self) -> TaskCounts {
         self.counts
+    }
+
+    /// Counts of the tasks that are not the manager's own.
+    pub fn worker_counts(&self) -> TaskCounts {
+        self.worker_counts
     }
 
     /// What this agent may claim now, best first, at most `limit`: its own tasks, and for a worker
@@ -131,7 +144,9 @@ impl View {
     }
 
     fn index(&mut self, task: &Task) {
-        *self.count(task.status) += 1;
+        for count in self.counts_of(task) {
+            *count += 1;
+        }
         if let (TaskStatus::Claimed, Some(claim)) = (task.status, &task.claim) {
             self.leases.insert((claim.lease_until, task.id.clone()));
         }
@@ -143,8 +158,9 @@ impl View {
     }
 
     fn unindex(&mut self, task: &Task) {
-        let count = self.count(task.status);
-        *count = count.saturating_sub(1);
+        for count in self.counts_of(task) {
+            *count = count.saturating_sub(1);
+        }
         if let Some(claim) = &task.claim {
             self.leases.remove(&(claim.lease_until, task.id.clone()));
         }
@@ -169,14 +185,21 @@ impl View {
         }
     }
 
-    fn count(&mut self, status: TaskStatus) -> &mut u32 {
-        match status {
-            TaskStatus::Available => &mut self.counts.available,
-            TaskStatus::Claimed => &mut self.counts.claimed,
-            TaskStatus::Done => &mut self.counts.done,
-            TaskStatus::Failed => &mut self.counts.failed,
-            TaskStatus::Cancelled => &mut self.counts.cancelled,
-        }
+    /// The numbers a task is part of.
+    fn counts_of(&mut self, task: &Task) -> impl Iterator<Item = &mut u32> {
+        let managers = task.owner == Some(AgentId::manager());
+        let workers = (!managers).then(|| count(&mut self.worker_counts, task.status));
+        std::iter::once(count(&mut self.counts, task.status)).chain(workers)
+    }
+}
+
+fn count(counts: &mut TaskCounts, status: TaskStatus) -> &mut u32 {
+    match status {
+        TaskStatus::Available => &mut counts.available,
+        TaskStatus::Claimed => &mut counts.claimed,
+        TaskStatus::Done => &mut counts.done,
+        TaskStatus::Failed => &mut counts.failed,
+        TaskStatus::Cancelled => &mut counts.cancelled,
     }
 }
 

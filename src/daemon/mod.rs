@@ -1,1 +1,51 @@
-//! (room under construction)
+//! DOES: owns the loop, the tasks and the order of life.
+//!
+//! Called by `cli`'s `up` and by tests, with the ports handed in. The only room that translates
+//! between worlds. Must never decide: what follows from what is the supervisor's.
+
+mod clock;
+mod doors;
+mod driver;
+mod effects;
+mod error;
+mod handle;
+mod house;
+mod lists;
+mod logbook;
+mod paths;
+mod queue_actions;
+mod signals;
+mod start;
+mod watch;
+
+pub use clock::{SystemClock, SystemEntropy};
+pub use error::DaemonError;
+pub use lists::file_name as task_list_file;
+pub use paths::{AgentPaths, FleetPaths};
+pub use signals::Signals;
+pub use start::{Ended, RunOptions, run, tmux_socket_name};
+
+use std::sync::Arc;
+
+use crate::ports::{ErrorKind, PortError, PortResult};
+use crate::worktree::GitStore;
+
+/// Runs blocking git work on its own thread.
+async fn blocking<T: Send + 'static>(
+    git: &Arc<GitStore>,
+    work: impl FnOnce(&GitStore) -> PortResult<T> + Send + 'static,
+) -> PortResult<T> {
+    let git = git.clone();
+    join(move || work(&git)).await
+}
+
+async fn join<T: Send + 'static>(
+    work: impl FnOnce() -> PortResult<T> + Send + 'static,
+) -> PortResult<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            Err(PortError::new(ErrorKind::Broken, "a blocking task ended early").because(error))
+        }
+    }
+}

@@ -47,26 +47,35 @@ fn put(directory: &Path, name: &str, content: &[u8], owner: Owner) -> io::Result
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Output};
 
     use super::*;
+
+    /// A process that another test starts at this moment may still hold the file open for writing.
+    fn run(path: &Path, arguments: &[&str]) -> io::Result<Output> {
+        loop {
+            match Command::new(path).args(arguments).output() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::yield_now();
+                }
+                result => return result,
+            }
+        }
+    }
 
     #[test]
     fn what_is_installed_runs_and_is_replaced_when_it_changes() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("opt");
         install(&path, None, &[("bring-up-to.sh", "#!/bin/sh\n")]).unwrap();
-        let output = Command::new(path.join(HELPER_NAME))
-            .arg("--version")
-            .output()
-            .unwrap();
+        let output = run(&path.join(HELPER_NAME), &["--version"]).unwrap();
         assert_eq!(
             String::from_utf8(output.stdout).unwrap(),
             concat!("orchestrator-hook ", env!("CARGO_PKG_VERSION"), "\n")
         );
         install(&path, None, &[("bring-up-to.sh", "#!/bin/sh\nexit 3\n")]).unwrap();
         let script = path.join("bring-up-to.sh");
-        assert_eq!(Command::new(&script).status().unwrap().code(), Some(3));
+        assert_eq!(run(&script, &[]).unwrap().status.code(), Some(3));
         assert_eq!(
             fs::metadata(script).unwrap().permissions().mode() & 0o7777,
             0o755

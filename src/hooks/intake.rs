@@ -135,13 +135,9 @@ fn derived_id(agent: &AgentId, at: &str, body: &[u8]) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let hex: String = hash
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("derived-{hex}")
+    let mut number = [0; 16];
+    number.copy_from_slice(&hash.finalize()[..16]);
+    format!("derived-{:032x}", u128::from_be_bytes(number))
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ pub struct TaskCounts {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergeCounts {
+    /// On their way: being taken out of a checkout, waiting, or being merged.
     pub waiting: u32,
     pub merged: u32,
     pub conflicts: u32,

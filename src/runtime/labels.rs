@@ -2,6 +2,7 @@
 //! after any crash, and Compose's, so that `docker compose ls`, `ps` and `logs` show them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 
 use sha2::{Digest, Sha256};
 
@@ -83,7 +84,7 @@ pub struct Mark {
 }
 
 /// Reads the labels of an agent's container; `None` when it is not one of ours.
-pub fn read_mark(labels: &HashMap<String, String>) -> Option<Mark> {
+pub fn read_mark<S: BuildHasher>(labels: &HashMap<String, String, S>) -> Option<Mark> {
     if labels.get(SCHEMA).map(String::as_str) != Some(SCHEMA_VERSION) {
         return None;
     }

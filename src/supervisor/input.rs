@@ -74,6 +74,10 @@ pub enum Event {
         commit: CommitId,
         outcome: MergeOutcome,
     },
+    /// The branch got a commit of our own: finished tasks were ticked on it.
+    BranchMoved {
+        head: CommitId,
+    },
     PushFinished(PushOutcome),
     RemoteFetched(RemoteOutcome),
     /// Whether `PROJECT_DIRECTION.md` is on the branch.

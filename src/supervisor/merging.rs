@@ -70,6 +70,10 @@ impl Supervisor {
             agent.asked_to_commit = false;
             return;
         }
+        // It works on: what is uncommitted now belongs to its next task.
+        if agent.phase != Phase::Idle {
+            return;
+        }
         // The manager's task lists change under the person who edits them.
         let lists = |path: &String| texts::is_task_list(path);
         if id.worker_number().is_none() && dirty.iter().all(lists) {
@@ -363,7 +367,7 @@ impl Supervisor {
         }));
     }
 
-    fn want_push(&mut self, after: Duration) {
+    pub(super) fn want_push(&mut self, after: Duration) {
         if !self.policy.push {
             return;
         }

@@ -163,6 +163,10 @@ impl Supervisor {
             } => {
                 self.on_merge_finished(now, &agent, &commit, outcome);
             }
+            Event::BranchMoved { head } => {
+                self.fleet.branch_head = Some(head);
+                self.want_push(Duration::ZERO);
+            }
             Event::PushFinished(outcome) => self.on_push_finished(now, outcome),
             Event::RemoteFetched(outcome) => self.on_remote_fetched(now, outcome),
             Event::DirectionSeen { present } => self.fleet.planning.direction_present = present,

@@ -372,8 +372,12 @@ impl Fleet {
     pub fn merge_counts(&self) -> MergeCounts {
         let merging = &self.merging;
         MergeCounts {
-            waiting: u32::try_from(merging.waiting.len() + usize::from(merging.current.is_some()))
-                .unwrap_or(u32::MAX),
+            waiting: u32::try_from(
+                self.agents.values().filter(|agent| agent.importing).count()
+                    + merging.waiting.len()
+                    + usize::from(merging.current.is_some()),
+            )
+            .unwrap_or(u32::MAX),
             merged: merging.merged,
             conflicts: merging.conflicts_seen,
             resolved: merging.resolved,

@@ -62,12 +62,13 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let agent = AgentId::worker(1);
         let redactor = Redactor::new(["sk-secret".to_owned()]);
-        let mut log =
-            AgentLog::open(state.path(), &agent, Rotation::default(), redactor).unwrap();
-        log.write(Timestamp(1_700_000_000_123), "first\nkey sk-secret \u{1b}[31mred")
-            .unwrap();
-        let text =
-            std::fs::read_to_string(state.path().join("log/agents/worker-1.log")).unwrap();
+        let mut log = AgentLog::open(state.path(), &agent, Rotation::default(), redactor).unwrap();
+        log.write(
+            Timestamp(1_700_000_000_123),
+            "first\nkey sk-secret \u{1b}[31mred",
+        )
+        .unwrap();
+        let text = std::fs::read_to_string(state.path().join("log/agents/worker-1.log")).unwrap();
         assert_eq!(
             text,
             "2023-11-14T22:13:20.123Z first\n2023-11-14T22:13:20.123Z key [redacted] [31mred\n"

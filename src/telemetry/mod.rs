@@ -12,5 +12,5 @@ mod subscriber;
 
 pub use agent_log::{AgentLog, agent_log_path};
 pub use redact::Redactor;
-pub use rotate::{Rotation, RotatingFile, rotated_path};
+pub use rotate::{RotatingFile, Rotation, rotated_path};
 pub use subscriber::{Output, SetUpError, Verbosity, init, supervisor_log_path};

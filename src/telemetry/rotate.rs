@@ -151,7 +151,10 @@ mod tests {
         let path = directory.path().join("x.log");
         let mut file = RotatingFile::open(&path, small(1)).unwrap();
         file.write_all(b"longer than ten bytes\n").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "longer than ten bytes\n");
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "longer than ten bytes\n"
+        );
     }
 
     #[test]

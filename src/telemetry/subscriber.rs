@@ -51,11 +51,7 @@ pub fn supervisor_log_path(state_directory: &Path) -> PathBuf {
 }
 
 /// Sets the process's subscriber. Secrets given to `redactor`, now or later, are masked.
-pub fn init(
-    output: &Output,
-    verbosity: &Verbosity,
-    redactor: &Redactor,
-) -> Result<(), SetUpError> {
+pub fn init(output: &Output, verbosity: &Verbosity, redactor: &Redactor) -> Result<(), SetUpError> {
     let filter = filter(verbosity)?;
     match output {
         Output::Foreground => {
@@ -71,11 +67,10 @@ pub fn init(
             tracing::subscriber::set_global_default(subscriber).map_err(|_| SetUpError::Twice)
         }
         Output::File { path, rotation } => {
-            let file =
-                RotatingFile::open(path, *rotation).map_err(|source| SetUpError::Open {
-                    path: path.clone(),
-                    source,
-                })?;
+            let file = RotatingFile::open(path, *rotation).map_err(|source| SetUpError::Open {
+                path: path.clone(),
+                source,
+            })?;
             let subscriber = tracing_subscriber::fmt()
                 .with_env_filter(filter)
                 .json()

@@ -123,7 +123,11 @@ impl FakeRuntime {
     /// Something in the container is killed for lack of memory; `fatal`: its main process.
     pub fn run_out_of_memory(&self, name: &str, fatal: bool) -> bool {
         let told = self.tell(name, RuntimeEventKind::OutOfMemory);
-        if fatal { self.end(name, 137, true) } else { told }
+        if fatal {
+            self.end(name, 137, true)
+        } else {
+            told
+        }
     }
 
     /// While unreachable every call fails as `Transient`, and event streams have ended. What
@@ -154,12 +158,19 @@ impl FakeRuntime {
 
     /// The specification a container was made from.
     pub fn spec(&self, name: &str) -> Option<ContainerSpec> {
-        self.state().containers.get(name).map(|container| container.spec.clone())
+        self.state()
+            .containers
+            .get(name)
+            .map(|container| container.spec.clone())
     }
 
     /// Prints on a container's terminal. False when there is none.
     pub fn print(&self, name: &str, text: &str) -> bool {
-        let terminal = self.state().containers.get(name).map(|c| c.terminal.clone());
+        let terminal = self
+            .state()
+            .containers
+            .get(name)
+            .map(|c| c.terminal.clone());
         terminal.is_some_and(|terminal| {
             terminal.print(Bytes::copy_from_slice(text.as_bytes()));
             true
@@ -168,8 +179,14 @@ impl FakeRuntime {
 
     /// What was typed into a container's terminal so far.
     pub fn typed(&self, name: &str) -> Vec<u8> {
-        let terminal = self.state().containers.get(name).map(|c| c.terminal.clone());
-        terminal.map(|terminal| terminal.typed()).unwrap_or_default()
+        let terminal = self
+            .state()
+            .containers
+            .get(name)
+            .map(|c| c.terminal.clone());
+        terminal
+            .map(|terminal| terminal.typed())
+            .unwrap_or_default()
     }
 
     /// Columns and rows as last set.
@@ -279,7 +296,10 @@ impl FakeRuntime {
 
     fn terminal(&self, name: &str, attempt: &str) -> PortResult<Terminal> {
         let state = self.state();
-        let container = state.containers.get(name).ok_or_else(|| missing(attempt, name))?;
+        let container = state
+            .containers
+            .get(name)
+            .ok_or_else(|| missing(attempt, name))?;
         Ok(container.terminal.clone())
     }
 
@@ -352,11 +372,11 @@ impl Runtime for FakeRuntime {
         process::check_mounts(spec)?;
         if let Some(observed) = self.create(spec) {
             self.tell(&name, RuntimeEventKind::Started);
-            if self.local_processes {
-                if let Err(error) = self.launch(spec) {
-                    self.state().containers.remove(&name);
-                    return Err(error);
-                }
+            if self.local_processes
+                && let Err(error) = self.launch(spec)
+            {
+                self.state().containers.remove(&name);
+                return Err(error);
             }
             let script = self.state().on_start.clone();
             if let Some(script) = script {
@@ -408,7 +428,11 @@ impl Runtime for FakeRuntime {
         self.reach("removing")?;
         let mut state = self.state();
         state.calls.push(Call::Remove(name.to_owned()));
-        if state.containers.get(name).is_some_and(|container| container.observed.running) {
+        if state
+            .containers
+            .get(name)
+            .is_some_and(|container| container.observed.running)
+        {
             return Err(PortError::new(
                 ErrorKind::Refused,
                 format!("removing container {name}: it is running"),
@@ -422,7 +446,10 @@ impl Runtime for FakeRuntime {
     async fn list(&self, project: &ProjectId) -> PortResult<Vec<ObservedContainer>> {
         self.reach("listing containers")?;
         let state = self.state();
-        let ours = state.containers.values().filter(|container| container.project == *project);
+        let ours = state
+            .containers
+            .values()
+            .filter(|container| container.project == *project);
         Ok(ours.map(|container| container.observed.clone()).collect())
     }
 
@@ -435,9 +462,15 @@ impl Runtime for FakeRuntime {
                 name: name.to_owned(),
                 command: command.command.clone(),
             });
-            let container = state.containers.get(name).ok_or_else(|| missing(&attempt, name))?;
+            let container = state
+                .containers
+                .get(name)
+                .ok_or_else(|| missing(&attempt, name))?;
             if !container.observed.running {
-                return Err(PortError::new(ErrorKind::Refused, format!("{attempt}: it is not running")));
+                return Err(PortError::new(
+                    ErrorKind::Refused,
+                    format!("{attempt}: it is not running"),
+                ));
             }
             container.spec.clone()
         };
@@ -489,7 +522,9 @@ impl Runtime for FakeRuntime {
             let ours = of == project;
             async move { ours.then_some(Ok(event)) }
         });
-        Ok(ours.chain(stream::once(async { Err(away(ATTEMPT)) })).boxed())
+        Ok(ours
+            .chain(stream::once(async { Err(away(ATTEMPT)) }))
+            .boxed())
     }
 
     async fn logs(
@@ -499,19 +534,26 @@ impl Runtime for FakeRuntime {
         follow: bool,
     ) -> PortResult<BoxStream<'static, PortResult<Bytes>>> {
         self.reach("reading the log")?;
-        Ok(self.terminal(name, "reading the log")?.read(Some(tail), follow))
+        Ok(self.terminal(name, "reading the log")?.read(tail, follow))
     }
 
     async fn attach(&self, name: &str) -> PortResult<AttachedTerminal> {
         let attempt = format!("attaching to container {name}");
         self.reach(&attempt)?;
         let terminal = self.terminal(name, &attempt)?;
-        let running = self.state().containers.get(name).is_some_and(|c| c.observed.running);
+        let running = self
+            .state()
+            .containers
+            .get(name)
+            .is_some_and(|c| c.observed.running);
         if !running {
-            return Err(PortError::new(ErrorKind::Refused, format!("{attempt}: it has ended")));
+            return Err(PortError::new(
+                ErrorKind::Refused,
+                format!("{attempt}: it has ended"),
+            ));
         }
         Ok(AttachedTerminal {
-            output: terminal.read(None, true),
+            output: terminal.read(Some(0), true),
             input: terminal.input(),
         })
     }
@@ -520,22 +562,33 @@ impl Runtime for FakeRuntime {
         let attempt = format!("resizing the terminal of {name}");
         self.reach(&attempt)?;
         let mut state = self.state();
-        let container = state.containers.get_mut(name).ok_or_else(|| missing(&attempt, name))?;
+        let container = state
+            .containers
+            .get_mut(name)
+            .ok_or_else(|| missing(&attempt, name))?;
         container.size = Some((columns, rows));
         Ok(())
     }
 }
 
 fn missing(attempt: &str, name: &str) -> PortError {
-    PortError::new(ErrorKind::NotFound, format!("{attempt}: there is no container {name}"))
+    PortError::new(
+        ErrorKind::NotFound,
+        format!("{attempt}: there is no container {name}"),
+    )
 }
 
 fn away(attempt: &str) -> PortError {
-    PortError::new(ErrorKind::Transient, format!("{attempt}: the engine does not answer"))
-        .hint("start the engine")
+    PortError::new(
+        ErrorKind::Transient,
+        format!("{attempt}: the engine does not answer"),
+    )
+    .hint("start the engine")
 }
 
 fn system_time() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

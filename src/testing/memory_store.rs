@@ -74,13 +74,19 @@ impl MemoryStore {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        self.inner.log.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reading(&self) -> PortResult<MutexGuard<'_, Log>> {
         let mut log = self.log();
         if let Some(kind) = log.read_faults.pop_front() {
-            return Err(PortError::new(kind, "the memory store was told to fail a read"));
+            return Err(PortError::new(
+                kind,
+                "the memory store was told to fail a read",
+            ));
         }
         log.open()?;
         Ok(log)
@@ -99,7 +105,10 @@ impl Log {
     }
 
     fn append(&mut self, subject: &str, expected: u64, data: &[u8]) -> Appended {
-        let head = self.heads.get(subject).map_or(0, |&at| self.records[at].seq);
+        let head = self
+            .heads
+            .get(subject)
+            .map_or(0, |&at| self.records[at].seq);
         if head != expected {
             return Appended::Conflict;
         }
@@ -115,7 +124,12 @@ impl Log {
 
     fn after(&self, after: u64, limit: usize) -> Vec<Record> {
         let from = usize::try_from(after).unwrap_or(usize::MAX);
-        self.records.iter().skip(from).take(limit).cloned().collect()
+        self.records
+            .iter()
+            .skip(from)
+            .take(limit)
+            .cloned()
+            .collect()
     }
 }
 
@@ -155,29 +169,31 @@ impl Store for MemoryStore {
     async fn watch(&self, after: u64) -> PortResult<BoxStream<'static, PortResult<Record>>> {
         self.log().open()?;
         let state = (self.clone(), self.inner.head.subscribe(), after, false);
-        Ok(stream::unfold(state, |(store, mut head, after, ended)| async move {
-            if ended {
-                return None;
-            }
-            loop {
-                head.mark_unchanged();
-                let next = {
-                    let log = store.log();
-                    log.open().map(|()| log.after(after, 1).pop())
-                };
-                match next {
-                    Ok(Some(record)) => {
-                        let seq = record.seq;
-                        return Some((Ok(record), (store, head, seq, false)));
-                    }
-                    Ok(None) => {}
-                    Err(error) => return Some((Err(error), (store, head, after, true))),
+        Ok(
+            stream::unfold(state, |(store, mut head, after, ended)| async move {
+                if ended {
+                    return None;
                 }
-                // The sender lives in the store this stream holds; it cannot be gone.
-                head.changed().await.ok()?;
-            }
-        })
-        .boxed())
+                loop {
+                    head.mark_unchanged();
+                    let next = {
+                        let log = store.log();
+                        log.open().map(|()| log.after(after, 1).pop())
+                    };
+                    match next {
+                        Ok(Some(record)) => {
+                            let seq = record.seq;
+                            return Some((Ok(record), (store, head, seq, false)));
+                        }
+                        Ok(None) => {}
+                        Err(error) => return Some((Err(error), (store, head, after, true))),
+                    }
+                    // The sender lives in the store this stream holds; it cannot be gone.
+                    head.changed().await.ok()?;
+                }
+            })
+            .boxed(),
+        )
     }
 
     async fn list(&self, prefix: &str) -> PortResult<Vec<Record>> {

@@ -195,6 +195,8 @@ fn fetch(into: &Path, from: &Path, refspec: &str) -> PortResult<Option<String>> 
             "-c",
             "transfer.fsckObjects=true",
         ])
+        // Larger files are streamed, so what a small bundle inflates to does not fill the memory.
+        .args(["-c", "core.bigFileThreshold=32m"])
         .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
         .args(["--no-recurse-submodules", "--no-auto-maintenance", "--"])
         .arg(from)

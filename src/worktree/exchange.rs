@@ -144,7 +144,15 @@ pub fn settle(scratch: &Path, older_than: Duration) -> io::Result<Settlement> {
         }
         let ours = ours(&all, at);
         let held = &mut all[at];
-        let outcome = held.settle(&ours)?;
+        let outcome = match held.settle(&ours) {
+            Ok(outcome) => outcome,
+            // The next ones are not held up by this one.
+            Err(error) => {
+                tracing::warn!(path = %held.file().display(), %error, "a held file could not be settled; trying again later");
+                settlement.pending += 1;
+                continue;
+            }
+        };
         if let Some(outcome) = outcome {
             settlement.pending += usize::from(held.file().exists());
             settlement.mended.push(Mended {
@@ -176,15 +184,14 @@ fn ours(all: &[Held], at: usize) -> BTreeSet<Print> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Print {
     length: usize,
-    sha256: String,
+    sha256: [u8; 32],
 }
 
 impl Print {
     fn of(bytes: &[u8]) -> Self {
-        let digest = Sha256::digest(bytes);
         Self {
             length: bytes.len(),
-            sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: Sha256::digest(bytes).into(),
         }
     }
 
@@ -271,7 +278,14 @@ impl Held {
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != before.owner {
             let (uid, gid) = before.owner;
-            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            let given =
+                rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            given.map_err(|errno| {
+                let kind = io::Error::from(errno).kind();
+                let text =
+                    format!("the file belongs to {uid}:{gid}, which cannot be kept: {errno}");
+                io::Error::new(kind, text)
+            })?;
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(before.mode & 0o7777))?;
         file.sync_all()
@@ -297,7 +311,8 @@ impl Held {
                     side,
                 }),
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a sidecar cannot be read; it and its file are left as they are");
+                    tracing::warn!(path = %path.display(), %error, "a sidecar cannot be read; it and its file are kept");
+                    fs::rename(&path, path.with_extension("side-unreadable"))?;
                 }
             }
         }
@@ -425,7 +440,8 @@ impl Held {
             self.forget()?;
             return Ok(None);
         }
-        let Some((target, file)) = found(Target::open(&self.side.root, &self.side.relative))? else {
+        // Gone, or a link or a directory in its place: there is nothing to bring it back into.
+        let Ok((target, file)) = Target::open(&self.side.root, &self.side.relative) else {
             return self.keep().map(Some);
         };
         let longest = self
@@ -508,9 +524,9 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
 
 impl Target {
     fn open(root: &Path, relative: &Path) -> io::Result<(Self, File)> {
-        let name = relative.file_name().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")
-        })?;
+        let name = relative
+            .file_name()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
         let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, root, directory, Mode::empty())?;
         let parent = match relative.parent() {
@@ -600,7 +616,10 @@ mod tests {
     impl Place {
         fn new(content: &str) -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let (root, scratch) = (directory.path().join("checkout"), directory.path().join("scratch"));
+            let (root, scratch) = (
+                directory.path().join("checkout"),
+                directory.path().join("scratch"),
+            );
             fs::create_dir(&root).unwrap();
             fs::write(root.join(LIST), content).unwrap();
             Self {
@@ -628,7 +647,11 @@ mod tests {
 
         fn settle(&self) -> Vec<Settled> {
             let settlement = settle(&self.scratch, Duration::ZERO).unwrap();
-            settlement.mended.into_iter().map(|mended| mended.outcome).collect()
+            settlement
+                .mended
+                .into_iter()
+                .map(|mended| mended.outcome)
+                .collect()
         }
 
         /// As the daemon does it: tick and settle until both have nothing to do.
@@ -664,9 +687,17 @@ mod tests {
         assert_eq!(fs::metadata(place.file()).unwrap().mode() & 0o7777, 0o640);
         assert_eq!(place.tick("a"), Ticked::AlreadyDone);
         assert_eq!(place.tick("c"), Ticked::NotFound);
-        assert_eq!(settle(&place.scratch, HOLD).unwrap().pending, 1, "held for a while");
+        assert_eq!(
+            settle(&place.scratch, HOLD).unwrap().pending,
+            1,
+            "held for a while"
+        );
         assert_eq!(place.settle(), []);
-        assert_eq!(fs::read_dir(&place.scratch).unwrap().count(), 0, "nothing is left behind");
+        assert_eq!(
+            fs::read_dir(&place.scratch).unwrap().count(),
+            0,
+            "nothing is left behind"
+        );
         fs::remove_file(place.file()).unwrap();
         assert_eq!(place.tick("b"), Ticked::NotFound);
         assert!(!place.file().exists(), "a deleted file does not come back");
@@ -677,7 +708,11 @@ mod tests {
         let place = Place::new("- [ ] a\n");
         // Giving a file away needs privileges; without them the test keeps the owner it has.
         let privileged = rustix::process::geteuid().is_root();
-        let owner = if privileged { (12_345, 23_456) } else { ids(&place.file()) };
+        let owner = if privileged {
+            (12_345, 23_456)
+        } else {
+            ids(&place.file())
+        };
         std::os::unix::fs::chown(place.file(), Some(owner.0), Some(owner.1)).unwrap();
         assert_eq!(place.tick("a"), Ticked::Done);
         assert_eq!(ids(&place.file()), owner);
@@ -730,7 +765,9 @@ mod tests {
     fn a_save_in_between_wins_and_the_tick_follows() {
         type Save = fn(&Path);
         let saves: [(&str, Save); 4] = [
-            ("in place", |file| fs::write(file, "- [ ] a\n- [ ] mine\n").unwrap()),
+            ("in place", |file| {
+                fs::write(file, "- [ ] a\n- [ ] mine\n").unwrap();
+            }),
             ("rename", |file| {
                 let other = file.with_extension("tmp");
                 fs::write(&other, "- [ ] a\n- [ ] mine\n").unwrap();
@@ -775,7 +812,10 @@ mod tests {
     #[test]
     fn what_an_editor_writes_into_the_old_inode_comes_back() {
         let place = Place::new("- [ ] a\n");
-        let mut editor = fs::OpenOptions::new().write(true).open(place.file()).unwrap();
+        let mut editor = fs::OpenOptions::new()
+            .write(true)
+            .open(place.file())
+            .unwrap();
         assert_eq!(place.tick("a"), Ticked::Done);
         editor.set_len(0).unwrap();
         editor.write_all(b"# Title\n- [ ] a\n- [ ] half").unwrap();
@@ -790,7 +830,10 @@ mod tests {
     #[test]
     fn what_is_appended_to_the_old_inode_is_appended_once() {
         let place = Place::new("- [ ] a\n");
-        let mut log = fs::OpenOptions::new().append(true).open(place.file()).unwrap();
+        let mut log = fs::OpenOptions::new()
+            .append(true)
+            .open(place.file())
+            .unwrap();
         assert_eq!(place.tick("a"), Ticked::Done);
         log.write_all(b"- [ ] one\n").unwrap();
         assert_eq!(place.settle(), [Settled::Appended]);
@@ -803,7 +846,10 @@ mod tests {
     #[test]
     fn an_old_inode_written_after_two_ticks_comes_back() {
         let place = Place::new("- [ ] a\n- [ ] b\n");
-        let editor = fs::OpenOptions::new().write(true).open(place.file()).unwrap();
+        let editor = fs::OpenOptions::new()
+            .write(true)
+            .open(place.file())
+            .unwrap();
         assert_eq!(place.tick("a"), Ticked::Done);
         assert_eq!(place.tick("b"), Ticked::Done);
         editor.set_len(0).unwrap();
@@ -817,7 +863,10 @@ mod tests {
     #[test]
     fn of_two_crossing_saves_the_newer_is_in_place_and_the_older_is_kept() {
         let place = Place::new("- [ ] a\n");
-        let editor = fs::OpenOptions::new().write(true).open(place.file()).unwrap();
+        let editor = fs::OpenOptions::new()
+            .write(true)
+            .open(place.file())
+            .unwrap();
         assert_eq!(place.tick("a"), Ticked::Done);
         editor.set_len(0).unwrap();
         (&editor).write_all(b"from the old editor\n").unwrap();
@@ -840,10 +889,36 @@ mod tests {
         let place = Place::new("- [ ] a\n");
         let before = read(File::open(place.file()).unwrap()).unwrap();
         let list = Path::new(LIST);
-        Held::create(&place.scratch, &place.root, list, "k", &before, b"- [x] a\n").unwrap();
+        Held::create(
+            &place.scratch,
+            &place.root,
+            list,
+            "k",
+            &before,
+            b"- [x] a\n",
+        )
+        .unwrap();
         assert_eq!(place.settle(), []);
         assert_eq!(fs::read_dir(&place.scratch).unwrap().count(), 0);
         assert_eq!(place.text(), "- [ ] a\n");
+    }
+
+    #[test]
+    fn an_edit_whose_file_is_gone_is_kept() {
+        let place = Place::new("- [ ] a\n");
+        let editor = fs::OpenOptions::new()
+            .append(true)
+            .open(place.file())
+            .unwrap();
+        assert_eq!(place.tick("a"), Ticked::Done);
+        (&editor).write_all(b"late\n").unwrap();
+        fs::remove_file(place.file()).unwrap();
+        symlink("/etc/hostname", place.file()).unwrap();
+        let [Settled::Kept(kept)] = &place.settle()[..] else {
+            panic!("one file must be kept");
+        };
+        assert_eq!(fs::read_to_string(kept).unwrap(), "- [ ] a\nlate\n");
+        assert_eq!(place.settle(), []);
     }
 
     /// One edit races with one tick, many times, in every way editors save.
@@ -888,7 +963,7 @@ mod tests {
                 place.tick(&item);
             });
             place.quiesce(&item);
-            expected += &format!("- [x] {item}\n{line}");
+            expected.push_str(&["- [x] ", &item, "\n", &line].concat());
             assert_eq!(place.text(), expected, "{what}");
         }
     }

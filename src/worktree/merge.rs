@@ -41,8 +41,10 @@ type Rewrite<'a> = dyn Fn(Option<&[u8]>) -> Option<Vec<u8>> + Send + Sync + 'a;
 
 /// A change to one file that goes into the same commit as the merge, for example ticking a task.
 ///
-/// It is a function of the *merged* content, because that is only known after the merge and
-/// changes when a race is lost. It never resolves a conflict.
+/// It is a function of the content, because that is only known during the merge and changes when a
+/// race is lost. It is applied to the base and to both sides before they are merged (to the result,
+/// where there is no single base), so what it changes never conflicts with itself; it should give
+/// the same for content it has been applied to already.
 pub struct FileEdit<'a> {
     path: String,
     rewrite: Box<Rewrite<'a>>,
@@ -196,16 +198,55 @@ impl GitStore {
         }
         let mut options = MergeOptions::new();
         options.find_renames(true);
-        let mut index = repository
-            .merge_commits(&our, &their, Some(&options))
-            .map_err(|cause| broken(&format!("could not merge {theirs}"), cause))?;
+        let failed = |cause| broken(&format!("could not merge {theirs}"), cause);
+        let sides = Self::edited_sides(repository, &our, &their, edits)?;
+        let left = if sides.is_some() { &[] } else { edits };
+        let mut index = match sides {
+            Some([base, our, their]) => repository
+                .merge_trees(&base, &our, &their, Some(&options))
+                .map_err(failed)?,
+            None => repository
+                .merge_commits(&our, &their, Some(&options))
+                .map_err(failed)?,
+        };
         if index.has_conflicts() {
             let files = conflict::describe(repository, &index)?;
             return Ok(Attempt::Done(MergeOutcome::Conflict { files }));
         }
         let tree = write_tree(repository, &mut index)?;
-        let tree = edit(repository, &tree, edits)?;
+        let tree = edit(repository, &tree, left)?;
         self.write(repository, message, &tree, &[ours, theirs])
+    }
+
+    /// Base and both sides with the edits already in them, so that what an edit changes (a ticked
+    /// box beside another) never conflicts with itself. `None` where there is nothing to edit or
+    /// more than one base: git then makes a virtual one.
+    fn edited_sides<'r>(
+        repository: &'r Repository,
+        our: &git2::Commit<'r>,
+        their: &git2::Commit<'r>,
+        edits: &[FileEdit<'_>],
+    ) -> PortResult<Option<[Tree<'r>; 3]>> {
+        if edits.is_empty() {
+            return Ok(None);
+        }
+        let bases = repository
+            .merge_bases(our.id(), their.id())
+            .map_err(|cause| broken("could not find where the branches parted", cause))?;
+        let [base] = bases[..] else {
+            return Ok(None);
+        };
+        let edited = |commit: &git2::Commit<'r>| {
+            let tree = commit
+                .tree()
+                .map_err(|cause| broken("a commit has no readable tree", cause))?;
+            edit(repository, &tree, edits)
+        };
+        Ok(Some([
+            edited(&commit(repository, base)?)?,
+            edited(our)?,
+            edited(their)?,
+        ]))
     }
 
     fn write(

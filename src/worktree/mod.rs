@@ -19,12 +19,12 @@
 //! files are read with [`read_beneath`]. Must never delete a ref, a branch or a checkout, never
 //! touch an agent's working tree, and never push with force.
 
-pub mod exchange;
 mod beneath;
 mod bundle;
 mod checkout;
 mod command;
 mod conflict;
+pub mod exchange;
 mod making;
 mod merge;
 mod push;

@@ -159,11 +159,15 @@ impl GitStore {
     }
 
     pub(super) fn redact(&self, text: &str) -> String {
-        let mut clean = text.replace(&self.remote_url, &self.shown_url());
-        if let Some((_, password)) = userinfo(&self.remote_url).and_then(|u| u.split_once(':'))
-            && !password.is_empty()
-        {
-            clean = clean.replace(password, "***");
+        let Some(user) = userinfo(&self.remote_url) else {
+            return text.to_owned();
+        };
+        // A token may stand in place of the name, too.
+        let mut clean = text.replace(&format!("{user}@"), "");
+        for secret in user.split(':').skip(1).chain([user]) {
+            if !secret.is_empty() {
+                clean = clean.replace(secret, "***");
+            }
         }
         clean
     }

@@ -32,7 +32,6 @@ pub struct Identity {
 }
 
 /// The bare store of one fleet. Blocking; share it in an `Arc`.
-#[derive(Debug)]
 pub struct GitStore {
     pub(super) path: PathBuf,
     pub(super) remote_url: String,
@@ -40,6 +39,17 @@ pub struct GitStore {
     pub(super) identity: Identity,
     /// One conversation with the remote at a time.
     network: Mutex<()>,
+}
+
+impl std::fmt::Debug for GitStore {
+    /// The URL may carry a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GitStore")
+            .field("path", &self.path)
+            .field("remote", &self.shown_url())
+            .field("branch", &self.branch)
+            .finish_non_exhaustive()
+    }
 }
 
 impl GitStore {

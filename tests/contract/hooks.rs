@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +15,8 @@ use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, Timestamp,
+    AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
+    Timestamp,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -134,6 +135,22 @@ fn empty_view() -> FleetView {
     }
 }
 
+/// What every instance has mounted, installed once: a file that was just written cannot be run
+/// while a process that another test started at that moment still holds it open.
+fn installed() -> Result<&'static Path> {
+    static DIRECTORY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let made = DIRECTORY.get_or_init(|| {
+        let record = "#!/bin/sh\necho noise\necho \"$1 $2 $(pwd)\" > ../brought-up\n";
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("opt-orchestrator");
+        install(&directory, None, &[("bring-up-to.sh", record)]).map_err(|e| e.to_string())?;
+        Ok(directory)
+    });
+    match made {
+        Ok(directory) => Ok(directory),
+        Err(error) => anyhow::bail!("install the helper: {error}"),
+    }
+}
+
 /// One instance: its directories as host and agent see them, and the driver.
 struct Instance {
     root: TempDir,
@@ -158,16 +175,10 @@ impl OpenDoor {
 impl Instance {
     fn new() -> Result<Self> {
         let root = tempfile::tempdir()?;
-        for directory in ["opt", "socket", "spool", "workspace/.git"] {
+        for directory in ["socket", "spool", "workspace/.git"] {
             fs::create_dir_all(root.path().join(directory))?;
         }
         fs::write(root.path().join("workspace/.git/HEAD"), COMMIT)?;
-        let record = "#!/bin/sh\necho noise\necho \"$1 $2 $(pwd)\" > ../brought-up\n";
-        install(
-            &root.path().join("opt"),
-            None,
-            &[("bring-up-to.sh", record)],
-        )?;
         let driver = Arc::new(FakeDriver::default());
         let spool = Arc::new(Spool::new(
             Arc::clone(&driver) as Control,
@@ -198,8 +209,8 @@ impl Instance {
         Ok(OpenDoor { stop, served })
     }
 
-    fn command(&self, arguments: &[&str]) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(self.path("opt").join(HELPER_NAME));
+    fn command(&self, arguments: &[&str]) -> Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(installed()?.join(HELPER_NAME));
         command
             .args(arguments)
             .env_clear()
@@ -208,13 +219,13 @@ impl Instance {
             .env("ORCHESTRATOR_SOCKET", self.path("socket/hooks.sock"))
             .env("ORCHESTRATOR_SPOOL", self.path("spool"))
             .env("ORCHESTRATOR_WORKSPACE", self.path("workspace"))
-            .env("ORCHESTRATOR_BRING_UP", self.path("opt/bring-up-to.sh"));
-        command
+            .env("ORCHESTRATOR_BRING_UP", installed()?.join("bring-up-to.sh"));
+        Ok(command)
     }
 
     /// Runs the real helper as Claude Code does.
     async fn helper(&self, arguments: &[&str], stdin: &[u8]) -> Result<Output> {
-        feed(self.command(arguments), stdin).await
+        feed(self.command(arguments)?, stdin).await
     }
 
     /// A UserPromptSubmit; the helper must never fail towards Claude Code.
@@ -238,12 +249,20 @@ impl Instance {
 }
 
 async fn feed(mut command: tokio::process::Command, stdin: &[u8]) -> Result<Output> {
-    let mut child = command
+    command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+        .kill_on_drop(true);
+    let mut child = loop {
+        match command.spawn() {
+            // See `installed`.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                tokio::task::yield_now().await;
+            }
+            child => break child?,
+        }
+    };
     let mut pipe = child.stdin.take().context("stdin is piped")?;
     let stdin = stdin.to_vec();
     // A helper that refuses a giant stops reading.
@@ -298,7 +317,7 @@ async fn the_answer_to_a_stop_is_the_next_task() -> Result<()> {
     };
     assert_eq!(report.agent, AgentId::worker(1));
     assert_eq!(report.incarnation, Some(Incarnation(4)));
-    assert_eq!(report.session.as_ref().map(|s| s.as_str()), Some("s-1"));
+    assert_eq!(report.session.as_ref().map(SessionId::as_str), Some("s-1"));
     assert_eq!(report.head, Some(CommitId::from(COMMIT)));
     assert!(!report.spooled);
     assert_eq!(
@@ -343,16 +362,11 @@ async fn the_worktree_is_brought_up_before_the_next_task_is_told() -> Result<()>
 #[tokio::test]
 async fn a_failing_bring_up_does_not_swallow_the_task() -> Result<()> {
     let instance = Instance::new()?;
-    install(
-        &instance.path("opt"),
-        None,
-        &[("bring-up-to.sh", "#!/bin/sh\nexit 9\n")],
-    )?;
     let door = instance.open()?;
     instance.driver.answer(next_task(Some(COMMIT)));
-    let output = instance
-        .helper(&["hook"], br#"{"hook_event_name": "Stop"}"#)
-        .await?;
+    let mut command = instance.command(&["hook"])?;
+    command.env("ORCHESTRATOR_BRING_UP", "/bin/false");
+    let output = feed(command, br#"{"hook_event_name": "Stop"}"#).await?;
     ensure!(output.status.success());
     assert_eq!(
         serde_json::from_slice::<Value>(&output.stdout)?["decision"],

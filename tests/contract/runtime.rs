@@ -1,6 +1,8 @@
 //! What every `Runtime` does, on the fake with local processes and on a real Docker engine.
 //! The Docker half needs an engine: `docker/engine.sh ensure` provides one.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +14,7 @@ use futures_util::StreamExt as _;
 use orchestrator::model::{AgentId, Incarnation, ProjectId};
 use orchestrator::ports::runtime::ImageBuild;
 use orchestrator::ports::{
-    ContainerSpec, ErrorKind, ExecSpec, ImageSpec, Mount, ObservedContainer, Runtime,
+    ContainerSpec, ErrorKind, ExecSpec, ImageSpec, Mount, ObservedContainer, PortResult, Runtime,
     RuntimeEventKind,
 };
 use orchestrator::runtime::docker::{DockerRuntime, image};
@@ -35,14 +37,22 @@ struct World {
 
 impl World {
     async fn fake() -> Self {
-        Self::new(Arc::new(FakeRuntime::with_local_processes()), None, "any:1".to_owned()).await
+        Self::new(
+            Arc::new(FakeRuntime::with_local_processes()),
+            None,
+            "any:1".to_owned(),
+        )
+        .await
     }
 
     async fn docker() -> Self {
         let docker = DockerRuntime::connect(std::env::var("DOCKER_HOST").ok().as_deref())
             .await
             .unwrap_or_else(|error| {
-                panic!("{}\nthese tests need an engine: run docker/engine.sh ensure", error.chain())
+                panic!(
+                    "{}\nthese tests need an engine: run docker/engine.sh ensure",
+                    error.chain()
+                )
             });
         let image = agent_image(&docker).await;
         Self::new(Arc::new(docker.clone()), Some(docker), image).await
@@ -78,11 +88,19 @@ impl World {
             tmp_bytes: 8 << 20,
             state_directory: directory.path().to_owned(),
         };
-        Self { runtime, docker, spec, _directory: directory }
+        Self {
+            runtime,
+            docker,
+            spec,
+            _directory: directory,
+        }
     }
 
     fn running(&self, command: &[&str]) -> ContainerSpec {
-        ContainerSpec { command: words(command), ..self.spec.clone() }
+        ContainerSpec {
+            command: words(command),
+            ..self.spec.clone()
+        }
     }
 
     fn host(&self, name: &str) -> std::path::PathBuf {
@@ -109,13 +127,45 @@ impl World {
     }
 
     async fn clean_up(self) {
-        for container in self.runtime.list(&self.spec.project).await.unwrap() {
-            self.runtime.stop(&container.name, Duration::ZERO).await.unwrap();
-            self.runtime.remove(&container.name).await.unwrap();
-        }
-        self.runtime.remove_network(&self.spec.project).await.unwrap();
         if let Some(docker) = &self.docker {
-            assert_eq!(docker.remove_leftovers(&self.spec.project).await.unwrap(), 0);
+            assert_eq!(
+                docker.remove_leftovers(&self.spec.project).await.unwrap(),
+                0
+            );
+        }
+        remove_all(&*self.runtime, &self.spec.project)
+            .await
+            .unwrap();
+    }
+}
+
+async fn remove_all(runtime: &dyn Runtime, project: &ProjectId) -> PortResult<()> {
+    for container in runtime.list(project).await? {
+        runtime.stop(&container.name, Duration::ZERO).await?;
+        runtime.remove(&container.name).await?;
+    }
+    runtime.remove_network(project).await
+}
+
+/// A failed test leaves nothing on the engine either.
+impl Drop for World {
+    fn drop(&mut self) {
+        let Some(docker) = self.docker.take().filter(|_| std::thread::panicking()) else {
+            return;
+        };
+        let project = self.spec.project.clone();
+        let clean_up = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                docker.remove_leftovers(&project).await?;
+                remove_all(&docker, &project).await
+            })?;
+            anyhow::Ok(())
+        };
+        if !matches!(std::thread::spawn(clean_up).join(), Ok(Ok(()))) {
+            eprintln!("the containers of {} stay behind", self.spec.project);
         }
     }
 }
@@ -155,7 +205,10 @@ async fn starting_twice_adopts(world: World) {
     assert_eq!(first.id, second.id);
     let seen = world.the_one().await;
     assert_eq!(seen.name, world.spec.name());
-    assert_eq!((seen.agent.as_str(), seen.incarnation), ("worker-1", Incarnation(1)));
+    assert_eq!(
+        (seen.agent.as_str(), seen.incarnation),
+        ("worker-1", Incarnation(1))
+    );
     assert_eq!(seen.spec_hash, labels::spec_hash(&world.spec));
     world.clean_up().await;
 }
@@ -182,7 +235,12 @@ async fn a_missing_mount_is_refused_and_not_made(world: World) {
 
 async fn stopping_asks_first(world: World) {
     let script = "trap 'exit 7' TERM; touch ready; while :; do sleep 0.05; done";
-    let name = world.runtime.start(&world.running(&["sh", "-c", script])).await.unwrap().name;
+    let name = world
+        .runtime
+        .start(&world.running(&["sh", "-c", script]))
+        .await
+        .unwrap()
+        .name;
     appears(&world.host("ready")).await;
     world.runtime.stop(&name, LONG).await.unwrap();
     assert_eq!(world.ended().await.exit_code, Some(7));
@@ -192,17 +250,34 @@ async fn stopping_asks_first(world: World) {
 
 async fn stopping_kills_after_the_grace(world: World) {
     let script = "trap '' TERM; touch ready; while :; do sleep 0.05; done";
-    let name = world.runtime.start(&world.running(&["sh", "-c", script])).await.unwrap().name;
+    let name = world
+        .runtime
+        .start(&world.running(&["sh", "-c", script]))
+        .await
+        .unwrap()
+        .name;
     appears(&world.host("ready")).await;
-    world.runtime.stop(&name, Duration::from_secs(1)).await.unwrap();
+    world
+        .runtime
+        .stop(&name, Duration::from_secs(1))
+        .await
+        .unwrap();
     assert_eq!(world.ended().await.exit_code, Some(137));
     world.clean_up().await;
 }
 
 async fn what_is_not_there_is_stopped_and_removed(world: World) {
-    world.runtime.stop("orchestrator-nobody-1", LONG).await.unwrap();
+    world
+        .runtime
+        .stop("orchestrator-nobody-1", LONG)
+        .await
+        .unwrap();
     world.runtime.remove("orchestrator-nobody-1").await.unwrap();
-    world.runtime.remove_network(&ProjectId::new("contract-nobody")).await.unwrap();
+    world
+        .runtime
+        .remove_network(&ProjectId::new("contract-nobody"))
+        .await
+        .unwrap();
     world.clean_up().await;
 }
 
@@ -216,9 +291,12 @@ async fn a_running_container_is_not_removed(world: World) {
 
 async fn a_command_gets_input_and_gives_both_outputs(world: World) {
     let name = world.runtime.start(&world.spec).await.unwrap().name;
-    let mut command = shell("cat; echo \"$WORKER_ID $EXTRA\"; pwd >/workspace/where; echo no >&2; exit 5");
+    let mut command =
+        shell("cat; echo \"$WORKER_ID $EXTRA\"; pwd >/workspace/where; echo no >&2; exit 5");
     command.stdin = b"in\n".to_vec();
-    command.environment.insert("EXTRA".to_owned(), "more".to_owned());
+    command
+        .environment
+        .insert("EXTRA".to_owned(), "more".to_owned());
     fs::create_dir(world.host("sub")).unwrap();
     fs::set_permissions(world.host("sub"), fs::Permissions::from_mode(0o777)).unwrap();
     command.working_directory = Some("/workspace/sub".to_owned());
@@ -239,7 +317,10 @@ async fn large_input_does_not_block(world: World) {
     let output = world.runtime.exec(&name, &command).await.unwrap();
     assert_eq!(output.stdout.len(), 1 << 20);
     command.command = words(&["true"]);
-    assert_eq!(world.runtime.exec(&name, &command).await.unwrap().exit_code, 0);
+    assert_eq!(
+        world.runtime.exec(&name, &command).await.unwrap().exit_code,
+        0
+    );
     world.clean_up().await;
 }
 
@@ -273,14 +354,25 @@ async fn a_late_command_is_killed_with_its_children(world: World) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(LONG, wait).await.expect("they are gone");
+    tokio::time::timeout(LONG, wait)
+        .await
+        .expect("they are gone");
     world.clean_up().await;
 }
 
 async fn commands_need_a_running_container(world: World) {
-    let error = world.runtime.exec("orchestrator-nobody-1", &shell("true")).await.unwrap_err();
+    let error = world
+        .runtime
+        .exec("orchestrator-nobody-1", &shell("true"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
-    let name = world.runtime.start(&world.running(&["true"])).await.unwrap().name;
+    let name = world
+        .runtime
+        .start(&world.running(&["true"]))
+        .await
+        .unwrap()
+        .name;
     world.ended().await;
     let error = world.runtime.exec(&name, &shell("true")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
@@ -292,38 +384,65 @@ async fn a_throwaway_works_on_the_checkout(world: World) {
     let mut command = shell("cat seed -; echo made >made; echo bad >&2; exit 4");
     command.stdin = b" in".to_vec();
     let output = world.runtime.run_once(&world.spec, &command).await.unwrap();
-    assert_eq!((output.exit_code, output.stdout.as_slice()), (4, b"42 in".as_slice()));
+    assert_eq!(
+        (output.exit_code, output.stdout.as_slice()),
+        (4, b"42 in".as_slice())
+    );
     assert_eq!(output.stderr, b"bad\n");
     assert_eq!(fs::read_to_string(world.host("made")).unwrap(), "made\n");
-    assert!(world.runtime.list(&world.spec.project).await.unwrap().is_empty());
+    assert!(
+        world
+            .runtime
+            .list(&world.spec.project)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     world.clean_up().await;
 }
 
 async fn a_late_throwaway_is_gone(world: World) {
     let mut command = shell("sleep 600");
     command.deadline = Duration::from_secs(2);
-    let error = world.runtime.run_once(&world.spec, &command).await.unwrap_err();
+    let error = world
+        .runtime
+        .run_once(&world.spec, &command)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Transient, "{error}");
     // `clean_up` looks for leftovers.
     world.clean_up().await;
 }
 
 async fn events_tell_start_and_death(world: World) {
-    let mut events = world.runtime.events(&world.spec.project, None).await.unwrap();
+    let mut events = world
+        .runtime
+        .events(&world.spec.project, None)
+        .await
+        .unwrap();
     let spec = world.running(&["sh", "-c", "exit 9"]);
     world.runtime.start(&spec).await.unwrap();
     let mut told = Vec::new();
     while told.len() < 2 {
-        let next = tokio::time::timeout(LONG, events.next()).await.expect("an event");
+        let next = tokio::time::timeout(LONG, events.next())
+            .await
+            .expect("an event");
         told.push(next.expect("no end").unwrap());
     }
     assert_eq!(told[0].kind, RuntimeEventKind::Started);
     assert_eq!(told[1].kind, RuntimeEventKind::Died { exit_code: 9 });
-    assert!(told.iter().all(|event| event.name == spec.name() && event.agent == spec.agent));
+    assert!(
+        told.iter()
+            .all(|event| event.name == spec.name() && event.agent == spec.agent)
+    );
     assert!(told[1].at >= told[0].at);
     // Asked later for the past, it tells the same.
     let since = Some(told[0].at);
-    let past = world.runtime.events(&world.spec.project, since).await.unwrap();
+    let past = world
+        .runtime
+        .events(&world.spec.project, since)
+        .await
+        .unwrap();
     let past: Vec<_> = past.take(2).map(Result::unwrap).collect().await;
     assert_eq!(past, told);
     world.clean_up().await;
@@ -331,12 +450,25 @@ async fn events_tell_start_and_death(world: World) {
 
 async fn the_log_keeps_the_terminal(world: World) {
     let script = "echo one; echo two; printf three; exit 0";
-    let name = world.runtime.start(&world.running(&["sh", "-c", script])).await.unwrap().name;
+    let name = world
+        .runtime
+        .start(&world.running(&["sh", "-c", script]))
+        .await
+        .unwrap()
+        .name;
     world.ended().await;
-    assert_eq!(read(world.runtime.logs(&name, None, false).await.unwrap()).await, "one\ntwo\nthree");
+    assert_eq!(
+        read(world.runtime.logs(&name, None, false).await.unwrap()).await,
+        "one\ntwo\nthree"
+    );
     let tail = read(world.runtime.logs(&name, Some(1), true).await.unwrap()).await;
     assert_eq!(tail, "three");
-    let error = world.runtime.logs("orchestrator-nobody-1", None, false).await.err().unwrap();
+    let error = world
+        .runtime
+        .logs("orchestrator-nobody-1", None, false)
+        .await
+        .err()
+        .unwrap();
     assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
     world.clean_up().await;
 }
@@ -348,12 +480,19 @@ where
 {
     let all = stream.map(Result::unwrap).collect::<Vec<_>>();
     let all = tokio::time::timeout(LONG, all).await.expect("the log ends");
-    String::from_utf8(all.concat()).unwrap().replace("\r\n", "\n")
+    String::from_utf8(all.concat())
+        .unwrap()
+        .replace("\r\n", "\n")
 }
 
 async fn an_attached_terminal_takes_input_and_ends(world: World) {
     let script = r"touch ready; read line; printf '\000\001<%s>\n' $line; exit 0";
-    let name = world.runtime.start(&world.running(&["sh", "-c", script])).await.unwrap().name;
+    let name = world
+        .runtime
+        .start(&world.running(&["sh", "-c", script]))
+        .await
+        .unwrap()
+        .name;
     let mut terminal = world.runtime.attach(&name).await.unwrap();
     world.runtime.resize(&name, 100, 30).await.unwrap();
     terminal.input.write_all(b"hello\n").await.unwrap();
@@ -361,15 +500,31 @@ async fn an_attached_terminal_takes_input_and_ends(world: World) {
     let shown = read(terminal.output).await;
     assert!(shown.contains("\0\u{1}<hello>"), "{shown:?}");
     world.ended().await;
-    assert_eq!(world.runtime.attach(&name).await.err().unwrap().kind, ErrorKind::Refused);
-    let missing = world.runtime.attach("orchestrator-nobody-1").await.err().unwrap();
+    assert_eq!(
+        world.runtime.attach(&name).await.err().unwrap().kind,
+        ErrorKind::Refused
+    );
+    let missing = world
+        .runtime
+        .attach("orchestrator-nobody-1")
+        .await
+        .err()
+        .unwrap();
     assert_eq!(missing.kind, ErrorKind::NotFound);
     world.clean_up().await;
 }
 
 async fn the_network_is_made_once(world: World) {
-    let first = world.runtime.ensure_network(&world.spec.project).await.unwrap();
-    let second = world.runtime.ensure_network(&world.spec.project).await.unwrap();
+    let first = world
+        .runtime
+        .ensure_network(&world.spec.project)
+        .await
+        .unwrap();
+    let second = world
+        .runtime
+        .ensure_network(&world.spec.project)
+        .await
+        .unwrap();
     assert_eq!(first, second);
     assert_eq!(first.name, format!("orchestrator-{}", world.spec.project));
     assert!(first.gateway.parse::<std::net::Ipv4Addr>().is_ok());
@@ -389,7 +544,9 @@ async fn appears(path: &std::path::Path) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(LONG, wait).await.expect("the file appears");
+    tokio::time::timeout(LONG, wait)
+        .await
+        .expect("the file appears");
 }
 
 macro_rules! contract {
@@ -441,12 +598,21 @@ async fn the_fakes_engine_goes_away_and_comes_back() {
     let name = fake.start(&world.spec).await.unwrap().name;
     let mut events = fake.events(&project, None).await.unwrap();
     fake.set_reachable(false);
-    assert_eq!(events.next().await.unwrap().unwrap_err().kind, ErrorKind::Transient);
-    assert_eq!(fake.list(&project).await.unwrap_err().kind, ErrorKind::Transient);
+    assert_eq!(
+        events.next().await.unwrap().unwrap_err().kind,
+        ErrorKind::Transient
+    );
+    assert_eq!(
+        fake.list(&project).await.unwrap_err().kind,
+        ErrorKind::Transient
+    );
     assert!(fake.run_out_of_memory(&name, true));
     fake.set_reachable(true);
     let seen = world.the_one().await;
-    assert_eq!((seen.running, seen.exit_code, seen.oom_killed), (false, Some(137), true));
+    assert_eq!(
+        (seen.running, seen.exit_code, seen.oom_killed),
+        (false, Some(137), true)
+    );
 }
 
 #[tokio::test]
@@ -454,18 +620,84 @@ async fn a_lost_answer_of_the_fake_is_read_back_by_the_next_start() {
     let fake = FakeRuntime::new();
     let world = World::new(Arc::new(fake.clone()), None, "any:1".to_owned()).await;
     fake.lose_next_answer();
-    assert_eq!(fake.start(&world.spec).await.unwrap_err().kind, ErrorKind::Transient);
+    assert_eq!(
+        fake.start(&world.spec).await.unwrap_err().kind,
+        ErrorKind::Transient
+    );
     assert!(fake.start(&world.spec).await.unwrap().running);
     assert_eq!(fake.list(&world.spec.project).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn an_engine_that_is_away_is_transient_and_tells_how_to_start_it() {
-    let error = DockerRuntime::connect(Some("unix:///nowhere/docker.sock")).await.err().unwrap();
+    let error = DockerRuntime::connect(Some("unix:///nowhere/docker.sock"))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(error.kind, ErrorKind::Transient, "{error}");
     assert!(error.hint.unwrap().contains("systemctl start docker"));
-    let error = DockerRuntime::connect(Some("tcp://10.0.0.1:2375")).await.err().unwrap();
+    let error = DockerRuntime::connect(Some("tcp://10.0.0.1:2375"))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+}
+
+/// Passes connections on to the real engine until it is dropped, which looks like an engine that
+/// went away.
+fn passage(socket: &std::path::Path) -> tokio::task::JoinSet<()> {
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let engine = tokio::net::UnixStream::connect("/var/run/docker.sock").await;
+                tokio::io::copy_bidirectional(&mut near, &mut engine.unwrap()).await
+            });
+        }
+    });
+    tasks
+}
+
+#[tokio::test]
+async fn an_engine_that_goes_away_is_noticed_and_found_again() {
+    let world = World::docker().await;
+    let socket = world.host("docker.sock");
+    let engine = passage(&socket);
+    let address = format!("unix://{}", socket.display());
+    let docker = DockerRuntime::connect(Some(&address)).await.unwrap();
+    let name = docker.start(&world.spec).await.unwrap().name;
+    let mut events = docker.events(&world.spec.project, None).await.unwrap();
+    let mut terminal = docker.attach(&name).await.unwrap();
+    // Only once something came through is the subscription certainly there.
+    docker.stop(&name, Duration::ZERO).await.unwrap();
+    let event = tokio::time::timeout(LONG, events.next())
+        .await
+        .expect("an event");
+    assert!(event.unwrap().is_ok());
+    drop(engine);
+    let last = async {
+        loop {
+            if let Err(error) = events.next().await.expect("it ends with an error") {
+                return error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(LONG, last).await.expect("an end");
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    let end = async { while let Some(Ok(_)) = terminal.output.next().await {} };
+    tokio::time::timeout(LONG, end).await.expect("an end");
+    let error = docker.list(&world.spec.project).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    assert!(error.hint.unwrap().contains("docker/engine.sh"));
+    fs::remove_file(&socket).unwrap();
+    let error = docker.start(&world.spec).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    let _engine = passage(&socket);
+    docker.probe().await.unwrap();
+    assert_eq!(docker.list(&world.spec.project).await.unwrap().len(), 1);
+    world.clean_up().await;
 }
 
 #[tokio::test]
@@ -481,7 +713,7 @@ async fn docker_locks_an_agent_in() {
     let output = world.runtime.exec(&name, &look).await.unwrap();
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "1000\nCapEff: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\nruns in tmp\ndocker-init\n65536\nworker-1\n",
+        "1000\nCapEff: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2\nruns in tmp\ndocker-init\n16384\nworker-1\n",
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
@@ -491,7 +723,11 @@ async fn docker_locks_an_agent_in() {
 #[tokio::test]
 async fn a_throwaway_of_docker_has_no_network() {
     let world = World::docker().await;
-    let output = world.runtime.run_once(&world.spec, &shell("ls /sys/class/net")).await.unwrap();
+    let output = world
+        .runtime
+        .run_once(&world.spec, &shell("ls /sys/class/net"))
+        .await
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "lo\n");
     world.clean_up().await;
 }
@@ -501,30 +737,45 @@ async fn a_throwaway_nobody_waits_for_is_removed_too() {
     let world = World::docker().await;
     let docker = world.docker.clone().unwrap();
     let script = shell("touch started; sleep 600");
+    let started = world.host("started");
     let dropped = tokio::select! {
         _ = docker.run_once(&world.spec, &script) => false,
-        () = appears(&world.host("started")) => true,
+        () = appears(&started) => true,
     };
     assert!(dropped);
     let engine = bollard::Docker::connect_with_unix_defaults().unwrap();
-    let filters = [("label", vec![format!("{}={}", labels::PROJECT, world.spec.project)])];
+    let filters = [(
+        "label",
+        vec![format!("{}={}", labels::PROJECT, world.spec.project)],
+    )];
     let options = bollard::query_parameters::ListContainersOptionsBuilder::new()
         .all(true)
         .filters(&filters.into())
         .build();
     let wait = async {
-        while !engine.list_containers(Some(options.clone())).await.unwrap().is_empty() {
+        while !engine
+            .list_containers(Some(options.clone()))
+            .await
+            .unwrap()
+            .is_empty()
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(LONG, wait).await.expect("it is removed");
+    tokio::time::timeout(LONG, wait)
+        .await
+        .expect("it is removed");
     world.clean_up().await;
 }
 
 #[tokio::test]
 async fn docker_tells_of_an_out_of_memory_kill() {
     let world = World::docker().await;
-    let mut events = world.runtime.events(&world.spec.project, None).await.unwrap();
+    let mut events = world
+        .runtime
+        .events(&world.spec.project, None)
+        .await
+        .unwrap();
     let spec = world.running(&["tail", "/dev/zero"]);
     world.runtime.start(&spec).await.unwrap();
     let ended = world.ended().await;
@@ -536,19 +787,32 @@ async fn docker_tells_of_an_out_of_memory_kill() {
             }
         }
     };
-    tokio::time::timeout(LONG, told).await.expect("an oom event");
+    tokio::time::timeout(LONG, told)
+        .await
+        .expect("an oom event");
     world.clean_up().await;
 }
 
 #[tokio::test]
 async fn an_agent_reaches_the_hosts_address_on_the_bridge() {
     let world = World::docker().await;
-    let gateway = world.runtime.ensure_network(&world.spec.project).await.unwrap().gateway;
-    let listener = tokio::net::TcpListener::bind((gateway.as_str(), 0)).await.unwrap();
+    let gateway = world
+        .runtime
+        .ensure_network(&world.spec.project)
+        .await
+        .unwrap()
+        .gateway;
+    let listener = tokio::net::TcpListener::bind((gateway.as_str(), 0))
+        .await
+        .unwrap();
     let port = listener.local_addr().unwrap().port();
     let name = world.runtime.start(&world.spec).await.unwrap().name;
     let call = ExecSpec {
-        command: words(&["bash", "-c", &format!("echo hello >/dev/tcp/{gateway}/{port}")]),
+        command: words(&[
+            "bash",
+            "-c",
+            &format!("echo hello >/dev/tcp/{gateway}/{port}"),
+        ]),
         ..shell("")
     };
     let (output, accepted) = tokio::join!(
@@ -564,10 +828,20 @@ async fn an_agent_reaches_the_hosts_address_on_the_bridge() {
 async fn an_image_that_is_nowhere_is_not_found() {
     let world = World::docker().await;
     let tag = "localhost:1/nowhere/nothing:none".to_owned();
-    let image = ImageSpec { tag: tag.clone(), build: ImageBuild::Named };
-    let error = world.runtime.ensure_image(&image, &|_| {}).await.unwrap_err();
+    let image = ImageSpec {
+        tag: tag.clone(),
+        build: ImageBuild::Named,
+    };
+    let error = world
+        .runtime
+        .ensure_image(&image, &|_| {})
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
-    let spec = ContainerSpec { image: tag, ..world.spec.clone() };
+    let spec = ContainerSpec {
+        image: tag,
+        ..world.spec.clone()
+    };
     let error = world.runtime.start(&spec).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
     world.clean_up().await;
@@ -594,7 +868,11 @@ async fn a_users_dockerfile_is_built_and_its_failure_explained() {
     let expected = format!("version {CLAUDE_VERSION}");
     assert!(lines.lock().unwrap().contains(&expected), "{lines:?}");
     fs::write(&path, recipe("echo because of this; exit 3")).unwrap();
-    let error = world.runtime.ensure_image(&spec, &progress).await.unwrap_err();
+    let error = world
+        .runtime
+        .ensure_image(&spec, &progress)
+        .await
+        .unwrap_err();
     assert!(error.message.contains("because of this"), "{error}");
     let engine = bollard::Docker::connect_with_unix_defaults().unwrap();
     let options = None::<bollard::query_parameters::RemoveImageOptions>;
@@ -606,7 +884,11 @@ async fn a_users_dockerfile_is_built_and_its_failure_explained() {
 async fn an_agent_runs_claude_code() {
     let world = World::docker().await;
     let name = world.runtime.start(&world.spec).await.unwrap().name;
-    let output = world.runtime.exec(&name, &shell("claude --version")).await.unwrap();
+    let output = world
+        .runtime
+        .exec(&name, &shell("claude --version"))
+        .await
+        .unwrap();
     let version = String::from_utf8_lossy(&output.stdout);
     assert!(version.starts_with(CLAUDE_VERSION), "{version}");
     world.clean_up().await;

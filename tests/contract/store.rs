@@ -23,6 +23,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 type Opened = (Arc<dyn Store>, Box<dyn std::any::Any>);
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape of every opener")]
 fn memory() -> Result<Opened> {
     Ok((Arc::new(MemoryStore::new()), Box::new(())))
 }
@@ -73,7 +74,10 @@ async fn an_empty_subject_has_no_record(store: Arc<dyn Store>) -> Result<()> {
 async fn create_and_second_create(store: Arc<dyn Store>) -> Result<()> {
     let seq = append(&*store, "task/1", 0, b"first").await?;
     ensure!(seq > 0, "numbers start above 0");
-    assert_eq!(store.append_if("task/1", 0, b"again").await?, Appended::Conflict);
+    assert_eq!(
+        store.append_if("task/1", 0, b"again").await?,
+        Appended::Conflict
+    );
     let last = store.last("task/1").await?.context("the record is there")?;
     assert_eq!((last.seq, last.data.as_slice()), (seq, &b"first"[..]));
     Ok(())
@@ -104,7 +108,11 @@ async fn wrong_expectations_conflict(store: Arc<dyn Store>) -> Result<()> {
         assert_eq!(answer, Appended::Conflict, "{what}");
     }
     let unborn = store.append_if("task/3", first, b"no").await?;
-    assert_eq!(unborn, Appended::Conflict, "an expectation on an empty subject");
+    assert_eq!(
+        unborn,
+        Appended::Conflict,
+        "an expectation on an empty subject"
+    );
     assert_eq!(store.last("task/3").await?, None);
     assert_eq!(store.last("task/1").await?.map(|r| r.seq), Some(second));
     Ok(())
@@ -113,9 +121,20 @@ async fn wrong_expectations_conflict(store: Arc<dyn Store>) -> Result<()> {
 async fn one_order_over_all_subjects(store: Arc<dyn Store>) -> Result<()> {
     let mut given = Vec::new();
     for n in 0..20 {
-        given.push(append(&*store, &format!("s/{}", n % 3), last_seq(&*store, n).await?, b"x").await?);
+        given.push(
+            append(
+                &*store,
+                &format!("s/{}", n % 3),
+                last_seq(&*store, n).await?,
+                b"x",
+            )
+            .await?,
+        );
     }
-    ensure!(given.is_sorted_by(|a, b| a < b), "numbers grow over all subjects: {given:?}");
+    ensure!(
+        given.is_sorted_by(|a, b| a < b),
+        "numbers grow over all subjects: {given:?}"
+    );
     let read: Vec<u64> = store.read(0, 100).await?.iter().map(|r| r.seq).collect();
     assert_eq!(read, given);
     Ok(())
@@ -185,8 +204,16 @@ async fn watch_has_no_gap_while_others_write(store: Arc<dyn Store>) -> Result<()
     let expected: BTreeSet<String> = (0..WRITERS)
         .flat_map(|w| (0..EACH).map(move |n| format!("w{w}/{n}")))
         .collect();
-    assert_eq!(late.iter().map(|r| r.subject.clone()).collect::<BTreeSet<_>>(), expected);
-    ensure!(late.is_sorted_by(|a, b| a.seq < b.seq), "in order, none twice");
+    assert_eq!(
+        late.iter()
+            .map(|r| r.subject.clone())
+            .collect::<BTreeSet<_>>(),
+        expected
+    );
+    ensure!(
+        late.is_sorted_by(|a, b| a.seq < b.seq),
+        "in order, none twice"
+    );
 
     // And live: a record that comes after the watcher has caught up.
     let mut live = store.watch(late.last().context("records")?.seq).await?;
@@ -206,7 +233,15 @@ async fn collect(store: Arc<dyn Store>, after: u64, count: usize) -> Result<Vec<
 }
 
 async fn list_gives_the_last_record_of_each_subject(store: Arc<dyn Store>) -> Result<()> {
-    for subject in ["task/b", "task/a", "tasklist/1", "tas", "task/ä", "task0", "z"] {
+    for subject in [
+        "task/b",
+        "task/a",
+        "tasklist/1",
+        "tas",
+        "task/ä",
+        "task0",
+        "z",
+    ] {
         append(&*store, subject, 0, b"old").await?;
     }
     let old = store.last("task/a").await?.context("there")?.seq;
@@ -214,7 +249,10 @@ async fn list_gives_the_last_record_of_each_subject(store: Arc<dyn Store>) -> Re
     let listed = store.list("task/").await?;
     let subjects: Vec<&str> = listed.iter().map(|r| r.subject.as_str()).collect();
     assert_eq!(subjects, ["task/a", "task/b", "task/ä"]);
-    assert_eq!((listed[0].seq, listed[0].data.as_slice()), (newest, &b"new"[..]));
+    assert_eq!(
+        (listed[0].seq, listed[0].data.as_slice()),
+        (newest, &b"new"[..])
+    );
     assert_eq!(store.list("").await?.len(), 7);
     assert_eq!(store.list("nothing/").await?, []);
     Ok(())
@@ -250,7 +288,10 @@ async fn sixteen_racers_have_one_winner(store: Arc<dyn Store>) -> Result<()> {
 async fn large_binary_payload(store: Arc<dyn Store>) -> Result<()> {
     let data: Vec<u8> = (0..200 * 1024).map(|n: u32| (n % 251) as u8).collect();
     let seq = append(&*store, "large", 0, &data).await?;
-    assert_eq!(store.last("large").await?.map(|r| r.data), Some(data.clone()));
+    assert_eq!(
+        store.last("large").await?.map(|r| r.data),
+        Some(data.clone())
+    );
     assert_eq!(store.read(seq - 1, 1).await?[0].data, data);
     let full = vec![0_u8; MAX_RECORD_BYTES];
     append(&*store, "full", 0, &full).await?;
@@ -259,13 +300,25 @@ async fn large_binary_payload(store: Arc<dyn Store>) -> Result<()> {
 }
 
 async fn oversize_is_refused(store: Arc<dyn Store>) -> Result<()> {
-    let answer = store.append_if("big", 0, &vec![0_u8; MAX_RECORD_BYTES + 1]).await;
-    let error = answer.err().context("a record over the limit must be refused")?;
+    let answer = store
+        .append_if("big", 0, &vec![0_u8; MAX_RECORD_BYTES + 1])
+        .await;
+    let error = answer
+        .err()
+        .context("a record over the limit must be refused")?;
     assert_eq!(error.kind, ErrorKind::Refused);
     let answer = store.append_if(&"s".repeat(600), 0, b"x").await;
-    assert_eq!(answer.err().map(|e| e.kind), Some(ErrorKind::Refused), "subject too long");
+    assert_eq!(
+        answer.err().map(|e| e.kind),
+        Some(ErrorKind::Refused),
+        "subject too long"
+    );
     let answer = store.append_if("", 0, b"x").await;
-    assert_eq!(answer.err().map(|e| e.kind), Some(ErrorKind::Refused), "no subject");
+    assert_eq!(
+        answer.err().map(|e| e.kind),
+        Some(ErrorKind::Refused),
+        "no subject"
+    );
     assert_eq!(store.read(0, 10).await?, []);
     Ok(())
 }
@@ -273,7 +326,9 @@ async fn oversize_is_refused(store: Arc<dyn Store>) -> Result<()> {
 // ---- SQLite only -------------------------------------------------------------------------------
 
 fn refusal(path: &Path) -> Result<orchestrator::ports::PortError> {
-    SqliteStore::open(path).err().context("the file must be refused")
+    SqliteStore::open(path)
+        .err()
+        .context("the file must be refused")
 }
 
 #[tokio::test]
@@ -285,9 +340,18 @@ async fn sqlite_keeps_everything_over_a_reopen() -> Result<()> {
     let b = append(&store, "task/1", a, b"b").await?;
     drop(store);
     let store = SqliteStore::open(&path)?;
-    assert_eq!(store.last("task/1").await?.map(|r| (r.seq, r.data)), Some((b, b"b".to_vec())));
-    assert_eq!(store.append_if("task/1", a, b"c").await?, Appended::Conflict);
-    ensure!(append(&store, "task/1", b, b"c").await? > b, "numbers go on");
+    assert_eq!(
+        store.last("task/1").await?.map(|r| (r.seq, r.data)),
+        Some((b, b"b".to_vec()))
+    );
+    assert_eq!(
+        store.append_if("task/1", a, b"c").await?,
+        Appended::Conflict
+    );
+    ensure!(
+        append(&store, "task/1", b, b"c").await? > b,
+        "numbers go on"
+    );
     Ok(())
 }
 
@@ -297,7 +361,10 @@ async fn sqlite_ends_a_watch_with_an_error_when_it_closes() -> Result<()> {
     let store = SqliteStore::open(&directory.path().join("store.db"))?;
     append(&store, "a", 0, b"1").await?;
     let mut watch = store.watch(0).await?;
-    ensure!(watch.next().await.context("the record")?.is_ok(), "replayed");
+    ensure!(
+        watch.next().await.context("the record")?.is_ok(),
+        "replayed"
+    );
     drop(store);
     let end = tokio::time::timeout(LONG, watch.next()).await?;
     ensure!(matches!(end, Some(Err(_))), "ends with an error: {end:?}");
@@ -322,16 +389,31 @@ async fn sqlite_refuses_a_damaged_file_and_leaves_it_alone() -> Result<()> {
     let mut flipped = good.clone();
     flipped[4096..12288].fill(0xA5);
     let text = b"this is not a database at all, but somebody's notes".repeat(100);
-    for (what, bytes) in [("cut", cut), ("flipped", flipped), ("text", text), ("empty", vec![])] {
+    for (what, bytes) in [
+        ("cut", cut),
+        ("flipped", flipped),
+        ("text", text),
+        ("empty", vec![]),
+    ] {
         let victim = directory.path().join(format!("{what}.db"));
         std::fs::write(&victim, &bytes)?;
         let error = refusal(&victim).context(what)?;
         assert_eq!(error.kind, ErrorKind::Broken, "{what}: {}", error.chain());
-        ensure!(error.message.contains(&victim.display().to_string()), "{what}: {}", error.message);
-        ensure!(error.hint.as_deref().is_some_and(|h| h.contains("aside")), "{what}: the next step");
+        ensure!(
+            error.message.contains(&victim.display().to_string()),
+            "{what}: {}",
+            error.message
+        );
+        ensure!(
+            error.hint.as_deref().is_some_and(|h| h.contains("aside")),
+            "{what}: the next step"
+        );
         ensure!(std::fs::read(&victim)? == bytes, "{what}: the file changed");
         let aside = set_aside(&victim)?;
-        ensure!(std::fs::read(&aside)? == bytes, "{what}: kept under its new name");
+        ensure!(
+            std::fs::read(&aside)? == bytes,
+            "{what}: kept under its new name"
+        );
         let fresh = SqliteStore::open(&victim).with_context(|| format!("{what}: after the act"))?;
         assert_eq!(fresh.list("").await?, []);
     }
@@ -366,13 +448,21 @@ async fn sqlite_refuses_newer_and_foreign_files() -> Result<()> {
     let error = refusal(&path)?;
     assert_eq!(error.kind, ErrorKind::Refused);
     for number in [SCHEMA_VERSION, SCHEMA_VERSION + 41] {
-        ensure!(error.message.contains(&number.to_string()), "{}", error.message);
+        ensure!(
+            error.message.contains(&number.to_string()),
+            "{}",
+            error.message
+        );
     }
     let foreign = directory.path().join("foreign.db");
     rusqlite::Connection::open(&foreign)?.execute_batch("CREATE TABLE notes(text)")?;
     let error = refusal(&foreign)?;
     assert_eq!(error.kind, ErrorKind::Refused);
-    ensure!(error.message.contains("another program"), "{}", error.message);
+    ensure!(
+        error.message.contains("another program"),
+        "{}",
+        error.message
+    );
     Ok(())
 }
 
@@ -405,7 +495,10 @@ async fn sqlite_survives_a_full_disk() -> Result<()> {
     assert_eq!(store.read(0, 1000).await?.len(), acknowledged as usize);
     let fleet = store.fleet_state();
     let large = Changes {
-        meta: vec![("k".into(), "v".into()), ("large".into(), "x".repeat(400_000))],
+        meta: vec![
+            ("k".into(), "v".into()),
+            ("large".into(), "x".repeat(400_000)),
+        ],
         ..Changes::default()
     };
     ensure!(fleet.commit(large).await.is_err(), "there is no room");
@@ -455,7 +548,10 @@ async fn sqlite_compaction_keeps_the_last_record_of_each_subject() -> Result<()>
     assert_eq!(store.compact(10).await?, 90);
     assert_eq!(store.last("quiet").await?.map(|r| r.seq), Some(quiet));
     assert_eq!(store.read(0, 1000).await?.len(), 11);
-    assert_eq!(store.append_if("quiet", 0, b"no").await?, Appended::Conflict);
+    assert_eq!(
+        store.append_if("quiet", 0, b"no").await?,
+        Appended::Conflict
+    );
     append(&store, "busy", seq, b"goes on").await?;
     Ok(())
 }
@@ -474,7 +570,11 @@ async fn sqlite_fleet_state_is_one_transaction_and_bounded() -> Result<()> {
     let fleet = store.fleet_state();
     let worker = AgentId::worker(1);
     for n in 1..=8_i64 {
-        let agent = if n % 2 == 0 { worker.clone() } else { AgentId::manager() };
+        let agent = if n % 2 == 0 {
+            worker.clone()
+        } else {
+            AgentId::manager()
+        };
         fleet
             .commit(Changes {
                 at: Timestamp(n),
@@ -488,7 +588,11 @@ async fn sqlite_fleet_state_is_one_transaction_and_bounded() -> Result<()> {
                     json: "{}".into(),
                 }],
                 callbacks: vec![
-                    (CallbackId::new(format!("c{n}")), agent.clone(), format!("\"a{n}\"")),
+                    (
+                        CallbackId::new(format!("c{n}")),
+                        agent.clone(),
+                        format!("\"a{n}\""),
+                    ),
                     (CallbackId::new("c1"), agent, "\"another answer\"".into()),
                 ],
                 ..Changes::default()
@@ -507,12 +611,19 @@ async fn sqlite_fleet_state_is_one_transaction_and_bounded() -> Result<()> {
     assert_eq!(loaded.meta["last"], "8");
     assert_eq!(loaded.journal_head, 8);
     let journal = fleet.journal(0, 100, None).await?;
-    assert_eq!(journal.iter().map(|e| e.at.0).collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
+    assert_eq!(
+        journal.iter().map(|e| e.at.0).collect::<Vec<_>>(),
+        [4, 5, 6, 7, 8]
+    );
     let of_worker = fleet.journal(4, 100, Some(&worker)).await?;
     assert_eq!(of_worker.iter().map(|e| e.seq).collect::<Vec<_>>(), [6, 8]);
     let tail = fleet.journal_tail(2, None).await?;
     assert_eq!(tail.iter().map(|e| e.seq).collect::<Vec<_>>(), [7, 8]);
-    assert_eq!(fleet.callback(&CallbackId::new("c2")).await?, None, "pruned by count");
+    assert_eq!(
+        fleet.callback(&CallbackId::new("c2")).await?,
+        None,
+        "pruned by count"
+    );
     let newest = fleet.callback(&CallbackId::new("c8")).await?;
     assert_eq!(newest.as_deref(), Some("\"a8\""));
     let much_later = Changes {
@@ -523,7 +634,69 @@ async fn sqlite_fleet_state_is_one_transaction_and_bounded() -> Result<()> {
     };
     // The reopened store has the default age, a week: c8 stays until then.
     fleet.commit(much_later).await?;
-    ensure!(fleet.callback(&CallbackId::new("c8")).await?.is_some(), "young enough");
+    ensure!(
+        fleet.callback(&CallbackId::new("c8")).await?.is_some(),
+        "young enough"
+    );
     ensure!(!fleet.load().await?.agents.contains_key(&worker), "removed");
     Ok(())
+}
+
+/// This test runs itself once more as the process that is killed.
+#[tokio::test]
+async fn sqlite_loses_nothing_acknowledged_when_killed() -> Result<()> {
+    const ROLE: &str = "ORCHESTRATOR_TEST_WRITER";
+    if let Some(path) = std::env::var_os(ROLE) {
+        let store = SqliteStore::open(Path::new(&path))?;
+        let mut seq = store.last("log").await?.map_or(0, |record| record.seq);
+        // Ends by being killed; the bound is for the case that nobody does.
+        for _ in 0..1_000_000 {
+            seq = append(&store, "log", seq, b"x").await?;
+            // One line is one write to the pipe: a kill cuts none in two.
+            println!("acknowledged {seq}");
+        }
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("store.db");
+    let mut acknowledged: Vec<u64> = Vec::new();
+    for round in 1..=3 {
+        let mut child = std::process::Command::new(std::env::current_exe()?)
+            .args([
+                "--exact",
+                "store::sqlite_loses_nothing_acknowledged_when_killed",
+                "--nocapture",
+            ])
+            .env(ROLE, &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        let output = std::io::BufReader::new(child.stdout.take().context("piped")?);
+        let enough = round * 100;
+        for line in std::io::BufRead::lines(output) {
+            let line = line?;
+            let number = line.strip_prefix("acknowledged ");
+            acknowledged.extend(number.and_then(|number| number.parse::<u64>().ok()));
+            if acknowledged.len() == enough {
+                child.kill()?;
+            }
+        }
+        child.wait()?;
+        ensure!(acknowledged.len() >= enough, "the writer ended by itself");
+        let store = SqliteStore::open(&path)?;
+        let mut stored: BTreeSet<u64> = BTreeSet::new();
+        while let Some(page) = next_page(&store, stored.last().copied()).await? {
+            stored.extend(page);
+        }
+        let lost: Vec<_> = acknowledged
+            .iter()
+            .filter(|seq| !stored.contains(seq))
+            .collect();
+        ensure!(lost.is_empty(), "lost {lost:?} of {}", acknowledged.len());
+    }
+    Ok(())
+}
+
+async fn next_page(store: &dyn Store, after: Option<u64>) -> Result<Option<Vec<u64>>> {
+    let page = store.read(after.unwrap_or(0), 1000).await?;
+    Ok((!page.is_empty()).then(|| page.iter().map(|record| record.seq).collect()))
 }

@@ -148,7 +148,9 @@ async fn refusals_and_failures_of_the_supervisor_have_their_codes() {
     let odd = "/api/v1/agents/Worker%20%2F1/restart";
     let response = served.send(Method::POST, odd).await;
     assert_eq!(problem(response, 404).await, "UNKNOWN_AGENT");
-    let broken = served.send(Method::POST, "/api/v1/agents/%ff/restart").await;
+    let broken = served
+        .send(Method::POST, "/api/v1/agents/%ff/restart")
+        .await;
     assert_eq!(problem(broken, 400).await, "BAD_REQUEST");
     assert_eq!(served.control.take_asked(), []);
 }
@@ -232,7 +234,11 @@ async fn the_stream_has_ids_and_ends_with_the_server() {
             text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
         }
     };
-    read_until(&mut stream, "event: status\nid: 7\ndata: {\"generation\":7,").await;
+    read_until(
+        &mut stream,
+        "event: status\nid: 7\ndata: {\"generation\":7,",
+    )
+    .await;
     served.control.publish(8);
     read_until(&mut stream, "id: 8\n").await;
     read_until(&mut stream, "}\n\n").await;
@@ -241,7 +247,11 @@ async fn the_stream_has_ids_and_ends_with_the_server() {
         while stream.chunk().await.unwrap().is_some() {}
     });
     rest.await.unwrap();
-    tokio::time::timeout(LONG, served.task).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(LONG, served.task)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -261,13 +271,15 @@ async fn the_socket_is_private_replaces_a_dead_one_and_refuses_a_living_one() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("run/control.sock");
     let socket = bind_unix(&path).await.unwrap();
-    let mode = |path: &std::path::Path| {
-        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
-    };
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
     assert_eq!(mode(path.parent().unwrap()), 0o700);
     let second = bind_unix(&path).await.unwrap_err();
-    assert!(matches!(second, BindError::AlreadyRunning { .. }), "{second}");
+    assert!(
+        matches!(second, BindError::AlreadyRunning { .. }),
+        "{second}"
+    );
     drop(socket);
     assert!(!path.exists(), "the file goes with the socket");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -301,7 +313,11 @@ async fn a_server_that_ends_removes_its_socket() {
     let router = router(FakeControl::new(), Access::Local);
     let task = tokio::spawn(serve_unix(socket, router, shutdown.clone()));
     shutdown.cancel();
-    tokio::time::timeout(LONG, task).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(LONG, task)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert!(!path.exists());
 }
 
@@ -323,7 +339,11 @@ async fn no_more_than_so_many_connections_are_served_and_silent_ones_are_cut() {
     let ended = tokio::time::timeout(LONG, silent.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "the silent connection was not cut");
     shutdown.cancel();
-    tokio::time::timeout(LONG, task).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(LONG, task)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn service(container: &ContainerSpec) -> Value {
             "read_only": mount.read_only,
             "bind": { "create_host_path": false },
         })).collect::<Vec<_>>(),
-        // Compose sets its own labels itself and refuses to be given them.
+        // Compose sets those of its own itself.
         "labels": escaped_map(
             labels::agent_labels(container).iter().filter(|(key, _)| !key.starts_with("com.docker.")),
         ),
@@ -118,6 +118,47 @@ mod tests {
         assert_eq!(service["cpus"], 1.5);
         let tmpfs = host.tmpfs.expect("tmpfs");
         assert_eq!(service["tmpfs"][0], format!("/tmp:{}", tmpfs["/tmp"]));
+    }
+
+    /// `compose/compose.yaml` is written for people; its values are these.
+    #[test]
+    fn the_file_for_people_says_the_same() {
+        let file = include_str!("../../../compose/compose.yaml");
+        let rendered = compose_json(&[example()]);
+        let service = &rendered["services"]["worker-1"];
+        let run = service["tmpfs"][1].as_str().expect("text").to_owned();
+        let tmp = service["tmpfs"][0].as_str().expect("text");
+        let (before, after) = tmp
+            .split_once(&example().tmp_bytes.to_string())
+            .expect("size");
+        let grace = service["stop_grace_period"].as_str().expect("text");
+        let files = &service["ulimits"]["nofile"]["soft"];
+        let log = &service["logging"]["options"];
+        let lines = [
+            format!("- {run}"),
+            format!("stop_grace_period: {grace}"),
+            format!("nofile: {{ soft: {files}, hard: {files} }}"),
+            format!(
+                "options: {{ max-size: {}, max-file: {} }}",
+                spec::LOG_MAX_SIZE,
+                log["max-file"]
+            ),
+            "core: { soft: 0, hard: 0 }".to_owned(),
+            "cap_drop: [ALL]".to_owned(),
+            format!("security_opt: {}", service["security_opt"]),
+            "read_only: true".to_owned(),
+            "init: true".to_owned(),
+            "tty: true".to_owned(),
+            "stdin_open: true".to_owned(),
+            format!("restart: {}", service["restart"]),
+        ];
+        let has = |wanted: &dyn Fn(&str) -> bool| file.lines().any(|line| wanted(line.trim()));
+        for wanted in lines {
+            assert!(has(&|line| line == wanted), "compose.yaml lacks `{wanted}`");
+        }
+        let tmp_line =
+            |line: &str| line.starts_with(&format!("- {before}")) && line.ends_with(after);
+        assert!(has(&tmp_line), "compose.yaml lacks `- {tmp}`");
     }
 
     #[test]

@@ -44,9 +44,8 @@ pub(super) fn from_status(attempt: &str, status: u16, message: &str) -> PortErro
         409 if said("is already in use") || said("already exists") => {
             PortError::new(ErrorKind::AlreadyExists, text)
         }
-        // Engines before 23 answer 500 to these; a second attempt changes nothing.
-        500 if said("address pool") || said("fully subnetted") => no_address_pool(text),
-        400 | 403 if said("address pool") || said("fully subnetted") => no_address_pool(text),
+        // Some engines answer 500 to these, but a second attempt changes nothing.
+        400 | 403 | 500 if said("address pool") || said("fully subnetted") => no_address_pool(text),
         500 | 507 if said("no space left") => PortError::new(ErrorKind::Transient, text)
             .hint("free disk space: `docker system df` shows what the engine keeps"),
         500..=599 => PortError::new(ErrorKind::Transient, text),

@@ -37,6 +37,16 @@ impl HostSetup {
         Self::from_parts(&|name| std::env::var(name).ok(), Path::new("/"))
     }
 
+    /// A proxy or mirror on this host's loopback is out of reach for a build with a network of its
+    /// own.
+    pub fn needs_host_network(&self) -> bool {
+        let loopback = ["://localhost", "://127.", "://[::1]"];
+        self.arguments
+            .iter()
+            .filter(|(name, _)| *name != "no_proxy")
+            .any(|(_, value)| loopback.iter().any(|start| value.contains(start)))
+    }
+
     /// As [`HostSetup::read`], with the environment and the root of the file system handed in.
     fn from_parts(variable: &dyn Fn(&str) -> Option<String>, root: &Path) -> Self {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
@@ -249,6 +259,17 @@ mod tests {
             setup.arguments,
             expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
         );
+    }
+
+    #[test]
+    fn a_proxy_on_loopback_needs_the_hosts_network() {
+        let with = |name: &str, value: &str| HostSetup {
+            arguments: [(name.to_owned(), value.to_owned())].into(),
+            ..HostSetup::default()
+        };
+        assert!(with("http_proxy", "http://127.0.0.1:3128").needs_host_network());
+        assert!(!with("http_proxy", "http://proxy:3128").needs_host_network());
+        assert!(!with("no_proxy", "http://localhost").needs_host_network());
     }
 
     #[test]

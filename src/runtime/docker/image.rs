@@ -1,6 +1,6 @@
 //! Makes sure the image is there: finds it, pulls it, or builds it, with every line shown.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,16 +79,9 @@ pub(super) async fn ensure(
             let host = HostSetup::read();
             base::ensure(&patient, &host, progress).await?;
             let archive = context::bundled(&host.certificates)?;
-            let arguments = arguments(&host, claude_version, *uid);
-            build(
-                &patient,
-                &image.tag,
-                "Dockerfile",
-                archive,
-                arguments,
-                progress,
-            )
-            .await?;
+            let context = (archive, "Dockerfile".to_owned());
+            let options = build_options(&image.tag, &host, claude_version, *uid);
+            build(&patient, &image.tag, options, context, progress).await?;
         }
         // Always built: the engine's cache makes it cheap, and the file may have changed.
         ImageBuild::Dockerfile {
@@ -96,9 +89,9 @@ pub(super) async fn ensure(
             claude_version,
             uid,
         } => {
-            let (archive, name) = read_context(path).await?;
-            let arguments = arguments(&HostSetup::read(), claude_version, *uid);
-            build(&patient, &image.tag, &name, archive, arguments, progress).await?;
+            let context = read_context(path).await?;
+            let options = build_options(&image.tag, &HostSetup::read(), claude_version, *uid);
+            build(&patient, &image.tag, options, context, progress).await?;
         }
     }
     id_of(docker, &image.tag).await?.ok_or_else(|| {
@@ -189,31 +182,34 @@ async fn read_context(path: &Path) -> PortResult<(Bytes, String)> {
         })?
 }
 
-fn arguments(host: &HostSetup, version: &str, uid: u32) -> BTreeMap<String, String> {
-    let mut arguments = host.arguments.clone();
+fn build_options(tag: &str, host: &HostSetup, version: &str, uid: u32) -> BuildImageOptionsBuilder {
+    let mut arguments: HashMap<String, String> = host.arguments.clone().into_iter().collect();
     arguments.insert("CLAUDE_VERSION".to_owned(), version.to_owned());
     arguments.insert("AGENT_UID".to_owned(), uid.to_string());
-    arguments
+    let options = BuildImageOptionsBuilder::new()
+        .t(tag)
+        .rm(true)
+        .forcerm(true)
+        .buildargs(&arguments);
+    if host.needs_host_network() {
+        options.networkmode("host")
+    } else {
+        options
+    }
 }
 
+/// `context`: the archive, and the name of the Dockerfile in it.
 async fn build(
     docker: &Docker,
     tag: &str,
-    dockerfile: &str,
-    archive: Bytes,
-    arguments: BTreeMap<String, String>,
+    options: BuildImageOptionsBuilder,
+    context: (Bytes, String),
     progress: ProgressLine<'_>,
 ) -> PortResult<()> {
     let attempt = format!("building the image {tag}");
     progress(&attempt);
-    let arguments: HashMap<String, String> = arguments.into_iter().collect();
-    let options = BuildImageOptionsBuilder::new()
-        .dockerfile(dockerfile)
-        .t(tag)
-        .rm(true)
-        .forcerm(true)
-        .buildargs(&arguments)
-        .build();
+    let (archive, dockerfile) = context;
+    let options = options.dockerfile(&dockerfile).build();
     let mut stream =
         std::pin::pin!(docker.build_image(options, None, Some(bollard::body_full(archive))));
     let mut tail = Tail::default();

@@ -36,11 +36,11 @@ pub(super) async fn run(
         Ok(result) => result,
         Err(_) => Err(too_late(&attempt, command.deadline.as_secs())),
     };
-    if let Some((docker, name)) = guard.0.take() {
-        if let Err(error) = remove(&docker, &name).await {
-            tracing::warn!(container = name, error = %error.chain(), "a throwaway container stays behind");
-        }
+    // The guard stays armed meanwhile: this may be dropped here as well.
+    if let Err(error) = remove(docker, &name).await {
+        tracing::warn!(container = name, error = %error.chain(), "a throwaway container stays behind");
     }
+    guard.0 = None;
     result
 }
 

@@ -11,8 +11,9 @@ use bollard::models::{
 use crate::ports::{ContainerSpec, Mount};
 use crate::runtime::labels;
 
-/// Open files of all of an agent's processes, each.
-pub(super) const OPEN_FILES: i64 = 65_536;
+/// Open files of each of an agent's processes. An engine that itself runs in a sandbox cannot give
+/// more than it has (20,000 was seen), and then starts nothing at all.
+pub(super) const OPEN_FILES: i64 = 16_384;
 /// The engine's own log of the terminal is bounded to 3 files of 10 MB.
 pub(super) const LOG_MAX_SIZE: &str = "10m";
 pub(super) const LOG_MAX_FILES: &str = "3";

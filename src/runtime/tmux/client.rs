@@ -31,7 +31,7 @@ impl Client {
 
     /// What `tmux -V` prints. Needs no server.
     pub(super) async fn version(&self) -> Result<String, TmuxError> {
-        run(Tmux::new().version().build().to_command(), None).await
+        run(Tmux::new().version().build().to_command(), None, DEADLINE).await
     }
 
     /// Runs the commands as one sequence, which tmux ends at the first error, and returns what
@@ -48,11 +48,15 @@ impl Client {
         for command in commands.into_cmds() {
             tmux = tmux.command(command);
         }
-        run(tmux.build().to_command(), stdin).await
+        run(tmux.build().to_command(), stdin, DEADLINE).await
     }
 }
 
-async fn run(command: std::process::Command, stdin: Option<&[u8]>) -> Result<String, TmuxError> {
+async fn run(
+    command: std::process::Command,
+    stdin: Option<&[u8]>,
+    deadline: Duration,
+) -> Result<String, TmuxError> {
     let mut command = Command::from(command);
     command
         .env_clear()
@@ -65,9 +69,9 @@ async fn run(command: std::process::Command, stdin: Option<&[u8]>) -> Result<Str
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let output = timeout(DEADLINE, talk(command, stdin))
+    let output = timeout(deadline, talk(command, stdin))
         .await
-        .map_err(|_| TmuxError::Deadline(DEADLINE.as_secs()))?
+        .map_err(|_| TmuxError::Deadline(deadline.as_secs()))?
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => TmuxError::NotInstalled,
             _ => TmuxError::Io(error),
@@ -92,4 +96,38 @@ async fn talk(mut command: Command, stdin: Option<&[u8]>) -> io::Result<Output> 
     };
     let ((), output) = tokio::join!(feed, child.wait_with_output());
     output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::ErrorKind;
+
+    #[tokio::test]
+    async fn a_server_that_hangs_costs_the_deadline_and_no_more() {
+        let mut hanging = std::process::Command::new("sleep");
+        hanging.arg("600");
+        let deadline = Duration::from_millis(50);
+        let error = run(hanging, Some(b"text"), deadline).await.unwrap_err();
+        assert!(matches!(error, TmuxError::Deadline(_)), "{error}");
+        assert_eq!(error.during("ask").kind, ErrorKind::Transient);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_told_apart() {
+        let none = std::process::Command::new("/nonexistent/tmux");
+        let error = run(none, None, DEADLINE).await.unwrap_err();
+        assert!(matches!(error, TmuxError::NotInstalled), "{error}");
+    }
+
+    #[tokio::test]
+    async fn its_words_on_failure_are_kept() {
+        let mut failing = std::process::Command::new("sh");
+        failing.args(["-c", "echo \"can't find session: x\" >&2; exit 1"]);
+        let error = run(failing, Some(&vec![b'x'; 1 << 20]), DEADLINE)
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "can't find session: x");
+        assert_eq!(error.during("ask").kind, ErrorKind::NotFound);
+    }
 }

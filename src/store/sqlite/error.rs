@@ -20,11 +20,9 @@ pub(super) fn port_error(what: &str, path: &Path, error: rusqlite::Error) -> Por
             "the database is locked by another process",
             format!("close other programs that have {shown} open"),
         ),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
-            ErrorKind::Broken,
-            "the file is damaged",
-            damaged_hint(path),
-        ),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (ErrorKind::Broken, "the file is damaged", damaged_hint(path))
+        }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => (
             ErrorKind::Refused,
             "the file cannot be opened for writing",

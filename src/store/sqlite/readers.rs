@@ -46,8 +46,7 @@ impl Readers {
         let joined = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let connection = readers.take()?;
-            let result =
-                f(&connection).map_err(|error| port_error(what, &readers.path, error))?;
+            let result = f(&connection).map_err(|error| port_error(what, &readers.path, error))?;
             readers.idle().push(connection);
             Ok(result)
         })

@@ -139,7 +139,14 @@ fn create(path: &Path) -> PortResult<()> {
         }
         Err(error) => return Err(io_error("create", path, error)),
     }
-    removed.map_err(|error| io_error("remove", &fresh, error))
+    removed.map_err(|error| io_error("remove", &fresh, error))?;
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    };
+    fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| io_error("make durable", directory, error))
 }
 
 fn check_and_migrate(path: &Path) -> PortResult<()> {

@@ -73,14 +73,18 @@ impl Watcher {
 
     async fn read_page(&self) -> PortResult<VecDeque<Record>> {
         let after = sql_seq(self.after);
-        Readers::run(Arc::clone(&self.readers), "watch the log", move |connection| {
-            connection
+        Readers::run(
+            Arc::clone(&self.readers),
+            "watch the log",
+            move |connection| {
+                connection
                 .prepare_cached(
                     "SELECT seq, subject, data FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2",
                 )?
                 .query_map(params![after, PAGE], record)?
                 .collect()
-        })
+            },
+        )
         .await
     }
 }

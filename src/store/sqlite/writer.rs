@@ -65,7 +65,9 @@ impl Writer {
         options: &SqliteOptions,
     ) -> PortResult<Self> {
         let newest: i64 = connection
-            .query_row("SELECT coalesce(max(seq), 0) FROM records", [], |row| row.get(0))
+            .query_row("SELECT coalesce(max(seq), 0) FROM records", [], |row| {
+                row.get(0)
+            })
             .map_err(|error| port_error("read the log", path, error))?;
         let (jobs, queue) = mpsc::channel(options.queue.max(1));
         let (announce, head) = watch::channel(u64::try_from(newest).unwrap_or(0));
@@ -225,7 +227,11 @@ fn refuse(job: Job, path: &Path, failure: Failure) {
             .send(Err(port_error("append a record", path, failure.error)))
             .is_err(),
         Job::Commit { reply, .. } => reply
-            .send(Err(port_error("save the fleet's state", path, failure.error)))
+            .send(Err(port_error(
+                "save the fleet's state",
+                path,
+                failure.error,
+            )))
             .is_err(),
         Job::Compact { reply, .. } => reply
             .send(Err(port_error("compact the log", path, failure.error)))
@@ -238,7 +244,10 @@ fn lose(job: Job, path: &Path, text: &str) {
     let unsure = |what: &str| {
         PortError::new(
             ErrorKind::Transient,
-            format!("could not {what} in {}: the disk reported an error: {text}", path.display()),
+            format!(
+                "could not {what} in {}: the disk reported an error: {text}",
+                path.display()
+            ),
         )
         .hint("check the disk and the kernel's log; the change may or may not be there")
     };

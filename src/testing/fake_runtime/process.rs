@@ -23,7 +23,11 @@ pub(super) fn check_mounts(spec: &ContainerSpec) -> PortResult<()> {
         None => Ok(()),
         Some(mount) => Err(PortError::new(
             ErrorKind::Refused,
-            format!("creating container {}: {} does not exist", spec.name(), mount.host.display()),
+            format!(
+                "creating container {}: {} does not exist",
+                spec.name(),
+                mount.host.display()
+            ),
         )),
     }
 }
@@ -42,15 +46,12 @@ pub(super) fn on_host(text: &str, mounts: &[Mount]) -> String {
             .filter(|mount| starts_path && rest.starts_with(&mount.container))
             .filter(|mount| !rest[mount.container.len()..].starts_with(in_name))
             .max_by_key(|mount| mount.container.len());
-        let taken = match longest {
-            Some(mount) => {
-                result.push_str(&mount.host.display().to_string());
-                mount.container.len()
-            }
-            None => {
-                result.push(c);
-                c.len_utf8()
-            }
+        let taken = if let Some(mount) = longest {
+            result.push_str(&mount.host.display().to_string());
+            mount.container.len()
+        } else {
+            result.push(c);
+            c.len_utf8()
         };
         previous = rest[..taken].chars().last();
         rest = &rest[taken..];
@@ -67,14 +68,21 @@ fn local(
 ) -> PortResult<Command> {
     let map = |text: &str| on_host(text, &spec.mounts);
     let [program, arguments @ ..] = words else {
-        return Err(PortError::new(ErrorKind::Refused, "running an empty command"));
+        return Err(PortError::new(
+            ErrorKind::Refused,
+            "running an empty command",
+        ));
     };
     let mut command = Command::new(map(program));
     command
         .args(arguments.iter().map(|word| map(word)))
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .envs(spec.environment.iter().map(|(key, value)| (key, map(value))))
+        .envs(
+            spec.environment
+                .iter()
+                .map(|(key, value)| (key, map(value))),
+        )
         .envs(environment.iter().map(|(key, value)| (key, map(value))))
         .current_dir(map(directory))
         .stdin(Stdio::piped())
@@ -116,12 +124,14 @@ pub(super) async fn run(
     command: &ExecSpec,
     attempt: &str,
 ) -> PortResult<ExecOutput> {
-    let directory = command.working_directory.as_ref().unwrap_or(&spec.working_directory);
+    let directory = command
+        .working_directory
+        .as_ref()
+        .unwrap_or(&spec.working_directory);
     let process = local(spec, &command.command, directory, &command.environment)?;
     let (mut child, _group) = spawn(process, attempt)?;
-    let failed = |error: io::Error| {
-        PortError::new(ErrorKind::Transient, attempt.to_owned()).because(error)
-    };
+    let failed =
+        |error: io::Error| PortError::new(ErrorKind::Transient, attempt.to_owned()).because(error);
     let (input, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let limit = command.max_output_bytes;
     let work = async {
@@ -131,8 +141,8 @@ pub(super) async fn run(
             }
             Ok(())
         };
-        let ((), stdout, stderr) = tokio::try_join!(write, bounded(out, limit), bounded(err, limit))
-            .map_err(failed)?;
+        let ((), stdout, stderr) =
+            tokio::try_join!(write, bounded(out, limit), bounded(err, limit)).map_err(failed)?;
         if stdout.len() + stderr.len() > limit {
             return Err(PortError::new(
                 ErrorKind::Refused,
@@ -140,13 +150,20 @@ pub(super) async fn run(
             ));
         }
         let status = child.wait().await.map_err(failed)?;
-        Ok(ExecOutput { exit_code: exit_code(status), stdout, stderr })
+        Ok(ExecOutput {
+            exit_code: exit_code(status),
+            stdout,
+            stderr,
+        })
     };
     match tokio::time::timeout(command.deadline, work).await {
         Ok(result) => result,
         Err(_) => Err(PortError::new(
             ErrorKind::Transient,
-            format!("{attempt}: no result within {} s", command.deadline.as_secs()),
+            format!(
+                "{attempt}: no result within {} s",
+                command.deadline.as_secs()
+            ),
         )),
     }
 }
@@ -155,7 +172,10 @@ pub(super) async fn run(
 async fn bounded(source: Option<impl AsyncRead + Unpin>, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(source) = source {
-        source.take(limit as u64 + 1).read_to_end(&mut bytes).await?;
+        source
+            .take(limit as u64 + 1)
+            .read_to_end(&mut bytes)
+            .await?;
     }
     Ok(bytes)
 }
@@ -163,7 +183,9 @@ async fn bounded(source: Option<impl AsyncRead + Unpin>, limit: usize) -> io::Re
 /// As a shell and the engine count: 128 + signal.
 fn exit_code(status: std::process::ExitStatus) -> i64 {
     use std::os::unix::process::ExitStatusExt as _;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
     code.unwrap_or(-1).into()
 }
 
@@ -179,7 +201,12 @@ impl Process {
         spec: &ContainerSpec,
         terminal: Terminal,
     ) -> PortResult<(Self, oneshot::Receiver<i64>)> {
-        let command = local(spec, &spec.command, &spec.working_directory, &BTreeMap::new())?;
+        let command = local(
+            spec,
+            &spec.command,
+            &spec.working_directory,
+            &BTreeMap::new(),
+        )?;
         let (mut child, group) = spawn(command, &format!("starting container {}", spec.name()))?;
         if let Some(mut input) = child.stdin.take() {
             let mut typed = terminal.connect();
@@ -191,8 +218,14 @@ impl Process {
                 }
             });
         }
-        let out = child.stdout.take().map(|source| tokio::spawn(copy(source, terminal.clone())));
-        let err = child.stderr.take().map(|source| tokio::spawn(copy(source, terminal)));
+        let out = child
+            .stdout
+            .take()
+            .map(|source| tokio::spawn(copy(source, terminal.clone())));
+        let err = child
+            .stderr
+            .take()
+            .map(|source| tokio::spawn(copy(source, terminal)));
         let (tell, told) = oneshot::channel();
         let (end, ended) = watch::channel(None);
         tokio::spawn(async move {
@@ -246,7 +279,9 @@ impl Terminal {
     pub(super) fn print(&self, bytes: Bytes) {
         let mut shown = self.shown();
         shown.printed.extend_from_slice(&bytes);
-        shown.readers.retain(|reader| reader.send(bytes.clone()).is_ok());
+        shown
+            .readers
+            .retain(|reader| reader.send(bytes.clone()).is_ok());
     }
 
     pub(super) fn close(&self) {
@@ -260,18 +295,20 @@ impl Terminal {
         self.shown().typed.clone()
     }
 
-    /// `tail`: `None` for nothing of the past, `Some(None)` for all, `Some(Some(n))` for n lines.
+    /// The last `tail` lines, or all, then live if `follow`.
     pub(super) fn read(
         &self,
-        tail: Option<Option<usize>>,
+        tail: Option<usize>,
         follow: bool,
     ) -> BoxStream<'static, PortResult<Bytes>> {
         let mut shown = self.shown();
         let past = match tail {
-            None => Vec::new(),
-            Some(None) => shown.printed.clone(),
-            Some(Some(lines)) => {
-                let all: Vec<&[u8]> = shown.printed.split_inclusive(|byte| *byte == b'\n').collect();
+            None => shown.printed.clone(),
+            Some(lines) => {
+                let all: Vec<&[u8]> = shown
+                    .printed
+                    .split_inclusive(|byte| *byte == b'\n')
+                    .collect();
                 all[all.len().saturating_sub(lines)..].concat()
             }
         };
@@ -299,7 +336,11 @@ impl Terminal {
 struct Keyboard(Terminal);
 
 impl AsyncWrite for Keyboard {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut shown = self.0.shown();
         if shown.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -331,11 +372,20 @@ mod tests {
             container: container.to_owned(),
             read_only: false,
         };
-        let mounts = [mount("/h/w", "/workspace"), mount("/h/g", "/workspace/.git")];
+        let mounts = [
+            mount("/h/w", "/workspace"),
+            mount("/h/g", "/workspace/.git"),
+        ];
         let map = |text: &str| on_host(text, &mounts);
         assert_eq!(map("/workspace"), "/h/w");
-        assert_eq!(map("cd /workspace/a && ls '/workspace'"), "cd /h/w/a && ls '/h/w'");
+        assert_eq!(
+            map("cd /workspace/a && ls '/workspace'"),
+            "cd /h/w/a && ls '/h/w'"
+        );
         assert_eq!(map("--git-dir=/workspace/.git"), "--git-dir=/h/g");
-        assert_eq!(map("/workspaces /a/workspace a/workspace"), "/workspaces /a/workspace a/workspace");
+        assert_eq!(
+            map("/workspaces /a/workspace a/workspace"),
+            "/workspaces /a/workspace a/workspace"
+        );
     }
 }

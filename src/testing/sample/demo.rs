@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use super::features::{FEATURES, Feature, WORKERS};
 use crate::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
 
+const DIRECTION: &str = "PROJECT_DIRECTION.md";
 const NOTHING_TO_PLAN: &str =
     "Everything in PROJECT_DIRECTION.md is planned or done, so I leave the task lists as they are.";
 
@@ -40,6 +41,13 @@ git diff --name-only --diff-filter=U | while IFS= read -r file; do
 done
 git diff --cached --stat"#;
 
+/// Shows the change and takes out a line that stands twice in a row: an edit that is repeated inserts
+/// its lines next to the first ones.
+const REVIEW: &str = r"awk 'NF && $0 == last {next} {last = $0; print}' PATH > .reviewed
+cmp -s .reviewed PATH || cat .reviewed > PATH
+rm .reviewed
+git diff -- PATH";
+
 /// A merge that stops, now or in an attempt before, leaves `MERGE_HEAD` behind.
 const MERGE: &str = r#"git merge --no-edit {{sha}} || {
   [ -e "$(git rev-parse --git-path MERGE_HEAD)" ] && echo 'state: merging'
@@ -60,8 +68,14 @@ pub fn list_file(worker: u32) -> String {
 
 /// What the scripted model does in the demo, for the manager and all workers.
 pub fn demo_script() -> Scenario {
-    let mut rules = vec![merge_rule(), plan_again_rule(), plan_rule()];
+    // A worker's task may name the direction and its list as well; the workers it does not speak of.
+    let mut rules = vec![
+        merge_rule(),
+        plan_rule(&["plan again"]),
+        plan_rule(&[DIRECTION, "WORKER_1_TASK_LIST.md", "3 workers"]),
+    ];
     rules.extend(FEATURES.iter().map(feature_rule));
+    rules.push(plan_rule(&[DIRECTION, "_TASK_LIST.md"]));
     Scenario {
         rules,
         ..Scenario::default()
@@ -123,27 +137,13 @@ fn merge_rule() -> Rule {
     )
 }
 
-/// An explicit second look, when the queue has run dry.
-fn plan_again_rule() -> Rule {
-    rule(
-        "plan again",
-        vec![Condition::text("plan again")],
-        plan_steps(),
-    )
+/// Planning, for an instruction that holds all these texts.
+fn plan_rule(texts: &[&str]) -> Rule {
+    let when = texts.iter().map(|text| Condition::text(text)).collect();
+    rule("plan", when, plan_steps())
 }
 
-fn plan_rule() -> Rule {
-    rule(
-        "plan",
-        vec![
-            Condition::text("PROJECT_DIRECTION.md"),
-            Condition::text("WORKER_1_TASK_LIST.md"),
-        ],
-        plan_steps(),
-    )
-}
-
-/// Both ways of asking look at the checkout and plan only what is not planned.
+/// However it is asked, the manager looks at the checkout and plans only what is not planned.
 fn plan_steps() -> Vec<Step> {
     let mut write = vec![Step::say(
         "The three workers can build these features side by side. I write their task lists.",
@@ -158,7 +158,7 @@ fn plan_steps() -> Vec<Step> {
     ));
     vec![
         Step::say("I read the direction first."),
-        Step::read("PROJECT_DIRECTION.md"),
+        Step::read(DIRECTION),
         Step::bash(LOOK_AT_PLAN, "See what is planned and built"),
         Step::if_contains("state: planned", vec![Step::say(NOTHING_TO_PLAN)], write),
     ]
@@ -224,6 +224,10 @@ fn build_steps(feature: &Feature) -> Vec<Step> {
         }
         steps.push(Step::edit(edit.path, edit.old, edit.new));
     }
+    for path in read {
+        let command = REVIEW.replace("PATH", path);
+        steps.push(Step::bash(&command, "Review the change"));
+    }
     let message = feature.commit_message;
     steps.push(Step::bash("make test", "Run the tests"));
     steps.push(Step::if_error(
@@ -279,12 +283,79 @@ fn rule(name: &str, when: Vec<Condition>, steps: Vec<Step>) -> Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::scripted_model::{Answer, Block, Conversation, ModelRequest, Script as _};
+
+    /// The name of the first rule that a text fits, seen by its first words.
+    fn opening(instruction: &str) -> String {
+        let request = ModelRequest {
+            conversation: Conversation {
+                instruction: Some(instruction.to_owned()),
+                ..Conversation::default()
+            },
+            ..ModelRequest::default()
+        };
+        let Answer::Turn(turn) = demo_script().answer(&request) else {
+            panic!("an error");
+        };
+        let Block::Text(text) = &turn.blocks[0] else {
+            panic!("no words");
+        };
+        text.clone()
+    }
+
+    #[test]
+    fn an_instruction_finds_its_rule_whatever_else_it_names() {
+        let item = FEATURES[0].item;
+        let sha = "0a".repeat(20);
+        for (instruction, first) in [
+            (
+                format!("Your task: {item}. See PROJECT_DIRECTION.md, WORKER_1_TASK_LIST.md."),
+                "I look",
+            ),
+            (
+                "You lead 3 workers: PROJECT_DIRECTION.md, WORKER_1_TASK_LIST.md".to_owned(),
+                "I read",
+            ),
+            (
+                format!("Done: {item}. Read PROJECT_DIRECTION.md and plan again."),
+                "I read",
+            ),
+            (
+                format!("Conflict in {item}:\n    git merge {sha}\n"),
+                "I merge",
+            ),
+            (format!("Run `git merge --no-ff {sha}`."), "I merge"),
+            ("What now?".to_owned(), "Done."),
+        ] {
+            assert!(opening(&instruction).starts_with(first), "{instruction}");
+        }
+    }
 
     #[test]
     fn the_script_survives_a_trip_through_json() {
         let script = demo_script();
         let json = serde_json::to_string(&script).unwrap();
         assert_eq!(Scenario::from_json(&json).unwrap(), script);
+    }
+
+    #[test]
+    fn a_review_takes_out_what_an_edit_did_twice_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("report.py");
+        let text = "import a\n\n\nx = [\n    1,\n]\n";
+        for before in [
+            text.to_owned(),
+            text.replace("    1,\n", "    1,\n    1,\n"),
+        ] {
+            std::fs::write(&file, before).unwrap();
+            let ran = std::process::Command::new("sh")
+                .args(["-c", &REVIEW.replace("PATH", "report.py")])
+                .current_dir(dir.path())
+                .output();
+            ran.unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
+        assert!(!dir.path().join(".reviewed").exists());
     }
 
     #[test]

@@ -77,18 +77,15 @@ fn authentication_failures_neither_ask_nor_show_the_password() {
         }
     });
     let directory = tempfile::tempdir().unwrap();
-    let url = format!("http://ann:hunter2@127.0.0.1:{port}/x.git");
-    let path = directory.path().join("store.git");
-    let (kind, said) = failure(GitStore::open_or_clone(
-        &path,
-        &url,
-        "main",
-        identity(),
-        &|_| {},
-    ));
-    assert_eq!(kind, ErrorKind::Refused, "{said}");
-    assert!(said.contains("credential helper"), "{said}");
-    assert!(!said.contains("hunter2"), "{said}");
+    for user in ["ann:hunter2", "hunter2"] {
+        let url = format!("http://{user}@127.0.0.1:{port}/x.git");
+        let path = directory.path().join("store.git");
+        let result = GitStore::open_or_clone(&path, &url, "main", identity(), &|_| {});
+        let (kind, said) = failure(result);
+        assert_eq!(kind, ErrorKind::Refused, "{said}");
+        assert!(said.contains("credential helper"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
 }
 
 #[test]

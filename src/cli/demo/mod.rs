@@ -1,0 +1,73 @@
+//! `demo`: the whole system on a sample repository, with the scripted model.
+//!
+//! Everything but the model is the real thing: the supervisor as `up` runs it, containers, tmux,
+//! Claude Code, git. Nothing is said to be done that was not seen to happen.
+
+mod report;
+mod stage;
+mod watch;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::error::Result;
+use super::{Error, Exit, output};
+use report::Report;
+use stage::Stage;
+
+/// Try everything on a sample repository; no account needed
+///
+/// Starts a manager and three workers, each a real Claude Code in its own container and tmux
+/// session, against a scripted model that runs inside this program. The manager plans, the workers
+/// build and commit, their branches are merged, two of them conflict and the manager resolves.
+/// Exit code 1 when any of it did not happen.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  orchestrator demo                run, show the result, clean up
+  orchestrator demo --keep         leave the fleet running, to look around
+  orchestrator demo --json         the result as one JSON object on stdout")]
+pub struct DemoArgs {
+    /// Leave the fleet running and its files in place when the demo is over
+    #[arg(long)]
+    pub keep: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Give up after this long, not counting the building of the image
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = super::format::parse_duration)]
+    pub timeout: Duration,
+    /// How long the scripted model thinks before each answer
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = super::format::parse_duration)]
+    pub think: Duration,
+}
+
+pub(super) async fn run(args: &DemoArgs, registry: Option<&Path>) -> Result<Exit> {
+    let started = Instant::now();
+    let stage = Stage::set(args, registry).await?;
+    output::say(&stage.invitation());
+    let ready = started.elapsed();
+    let watched = watch::until_done(&stage, args.timeout).await;
+    let report = Report::make(&stage, &watched, ready, started.elapsed()).await;
+    if args.json {
+        output::json(&report)?;
+    } else {
+        output::data(&report.table())?;
+    }
+    if args.keep {
+        output::say(&stage.kept());
+        stage.wait_for_the_end().await?;
+    } else {
+        stage.strike().await?;
+    }
+    if report.ok {
+        return Ok(Exit::Done);
+    }
+    Err(Error::new(
+        Exit::Failure,
+        "not everything the demo is to show did happen",
+    )
+    .hint("run it again with `--keep` and look around with `orchestrator status`"))
+}

@@ -1,0 +1,85 @@
+//! From arguments to the exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::FromArgMatches as _;
+
+use super::args::{Cli, Command, command};
+use super::context::Context;
+use super::error::Result;
+use super::{
+    Error, Exit, attach, completions, config, demo, doctor, down, edit, fetch, init, logs, man,
+    output, plan, restart, status, up, view,
+};
+
+/// Runs the program: the whole of `main`.
+pub fn main() -> ExitCode {
+    let parsed = command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and versions go to stdout with 0, wrong usage to stderr with 2.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Done.into()
+            };
+        }
+    };
+    let exit = match run(cli) {
+        Ok(exit) => exit,
+        Err(error) => {
+            let _ = write!(std::io::stderr(), "{}", error.render());
+            error.exit
+        }
+    };
+    exit.into()
+}
+
+fn run(cli: Cli) -> Result<Exit> {
+    if let Some(Command::Up(args)) = &cli.command {
+        args.leave_the_terminal();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("cannot start the async runtime", &error))?;
+    let result = runtime.block_on(dispatch(cli));
+    // A blocking call that never returns must not keep a finished command alive.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit> {
+    let context = Context::new(cli.target);
+    let Some(chosen) = cli.command else {
+        if context.config.is_none() {
+            output::say(&command().render_help().to_string());
+            output::say("error: no command and no `--config DIR`");
+            return Ok(Exit::Usage);
+        }
+        return up::run(&context, &up::UpArgs::default()).await;
+    };
+    match chosen {
+        Command::Up(args) => up::run(&context, &args).await,
+        Command::Down(args) => down::run(&context, &args).await,
+        Command::Status(args) => status::run(&context, &args).await,
+        Command::Attach(args) => attach::run(&context, &args).await,
+        Command::Logs(args) => logs::run(&context, &args).await,
+        Command::Restart(args) => restart::run(&context, &args).await,
+        Command::Plan => plan::run(&context).await,
+        Command::Fetch => fetch::run(&context).await,
+        Command::Edit(args) => edit::run(&context, &args).await,
+        Command::Config(args) => config::run(&context, &args),
+        Command::Init(args) => init::run(&args),
+        Command::Doctor(args) => doctor::run(&context, &args).await,
+        Command::Demo(args) => demo::run(&args, context.registry()).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+        Command::View(args) => view::run(&context, &args).await,
+    }
+}

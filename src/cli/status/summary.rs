@@ -1,0 +1,110 @@
+//! What stands above and below the table.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::cli::format::{age, safe};
+use crate::model::Timestamp;
+use crate::model::view::{FleetView, PlanningView};
+
+/// Only the newest notices; `--json` has all.
+const NOTICES: usize = 10;
+
+/// One line: project, phase, branch.
+pub(super) fn head(view: &FleetView) -> String {
+    let head = view
+        .branch_head
+        .as_ref()
+        .map_or_else(String::new, |commit| format!(" at {}", commit.short()));
+    format!(
+        "{}: {}, branch {}{head}, version {}\n",
+        view.project,
+        view.phase,
+        safe(&view.branch),
+        view.version
+    )
+}
+
+/// Tasks, merges, planning, notices, and where to go from here.
+pub(super) fn foot(view: &FleetView, now: Timestamp) -> String {
+    let mut text = String::new();
+    counts(&mut text, view);
+    let _ = writeln!(text, "planning    {}", planning(&view.planning, now));
+    if !view.unknown_hooks.is_empty() {
+        let kinds: Vec<String> = view
+            .unknown_hooks
+            .iter()
+            .map(|(name, number)| format!("{} ({number})", safe(name)))
+            .collect();
+        let _ = writeln!(text, "new hooks   {}", kinds.join(", "));
+    }
+    notices(&mut text, view, now);
+    let option = if view.tmux_socket.contains('/') {
+        "-S"
+    } else {
+        "-L"
+    };
+    let _ = write!(
+        text,
+        "\ntask lists  {}  (or `orchestrator edit worker-1`)\n\
+         attach      tmux {option} {} attach -t =worker-1  (or `orchestrator attach worker-1`)\n",
+        view.task_list_directory, view.tmux_socket
+    );
+    text
+}
+
+fn counts(text: &mut String, view: &FleetView) {
+    let tasks = &view.tasks;
+    let _ = writeln!(
+        text,
+        "tasks       {} available, {} claimed, {} done, {} failed, {} cancelled",
+        tasks.available, tasks.claimed, tasks.done, tasks.failed, tasks.cancelled
+    );
+    let merges = &view.merges;
+    let _ = writeln!(
+        text,
+        "merges      {} merged, {} waiting, {} conflicts ({} resolved)",
+        merges.merged, merges.waiting, merges.conflicts, merges.resolved
+    );
+    let push = match (view.pushed, &view.push_problem) {
+        (true, _) => "everything merged is at the remote".to_owned(),
+        (false, None) => "merged commits wait for the remote".to_owned(),
+        (false, Some(problem)) => format!("merged commits wait: {}", safe(problem)),
+    };
+    let _ = writeln!(text, "push        {push}");
+}
+
+fn planning(planning: &PlanningView, now: Timestamp) -> String {
+    let rounds = format!(
+        "{} rounds, the last {} without a new task",
+        planning.rounds, planning.empty_rounds
+    );
+    if planning.resting {
+        return format!("{rounds}; resting until something changes (`orchestrator plan` asks now)");
+    }
+    match planning.next_round_at {
+        Some(at) if at > now => format!("{rounds}; the next in {}", age(at.since(now))),
+        Some(_) => format!("{rounds}; the next is due"),
+        None => rounds,
+    }
+}
+
+fn notices(text: &mut String, view: &FleetView, now: Timestamp) {
+    let hidden = view.notices.len().saturating_sub(NOTICES);
+    if !view.notices.is_empty() {
+        text.push_str("\nnotices\n");
+    }
+    if hidden > 0 {
+        let _ = writeln!(
+            text,
+            "  ({hidden} older ones: `orchestrator status --json`)"
+        );
+    }
+    for notice in view.notices.iter().skip(hidden) {
+        let ago: Duration = now.since(notice.at);
+        let _ = writeln!(text, "  {} ago: {}", age(ago), safe(&notice.text));
+        if let Some(hint) = &notice.hint {
+            let _ = writeln!(text, "    hint: {}", safe(hint));
+        }
+    }
+}

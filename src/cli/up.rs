@@ -1,0 +1,197 @@
+//! `up`: run the supervisor, here or in the background.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::context::Context;
+use super::error::Result;
+use super::wiring::{self, Mode, Settings};
+use super::{Error, Exit, format, output};
+use crate::client::Client;
+
+/// How often the parent looks whether the child is up.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Start the fleet: in the foreground, or with `-d` in the background
+///
+/// Agents that run already, from an earlier supervisor, are adopted and not disturbed. In the
+/// foreground Ctrl-C stops the fleet; a second Ctrl-C leaves the agents running.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "\
+Examples:
+  orchestrator up --config ./fleet         the same as `orchestrator --config ./fleet`
+  orchestrator up -d --config ./fleet      in the background; returns when it is up")]
+pub struct UpArgs {
+    /// Run in the background
+    #[arg(short = 'd', long)]
+    detach: bool,
+    /// With -d: how long to wait until it is up (the first start builds the image)
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = format::parse_duration, requires = "detach")]
+    timeout: Option<Duration>,
+    /// This process is the background supervisor
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    background: bool,
+}
+
+impl UpArgs {
+    /// In the background process: a session of its own, so that the end of the terminal is not
+    /// its end. Fails only when it leads a session already, which is as good.
+    pub(super) fn leave_the_terminal(&self) {
+        if self.background {
+            let _ = rustix::process::setsid();
+        }
+    }
+}
+
+pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
+    let settings = context.settings()?;
+    for warning in &settings.loaded.warnings {
+        output::say(warning.as_warning().trim_end());
+    }
+    let client = Client::unix(&settings.control_socket)?;
+    if let Ok(health) = client.health().await {
+        return Err(Error::new(
+            Exit::AlreadyRunning,
+            format!("the supervisor of `{}` is running already", health.project),
+        )
+        .hint("see it with `orchestrator status`, end it with `orchestrator down`"));
+    }
+    if !args.detach {
+        let mode = if args.background {
+            Mode::Background
+        } else {
+            Mode::Foreground
+        };
+        return wiring::run_supervisor(settings, mode, context.registry()).await;
+    }
+    let timeout = args.timeout.unwrap_or(Duration::from_secs(900));
+    in_background(context, &settings, &client, timeout).await
+}
+
+async fn in_background(
+    context: &Context,
+    settings: &Settings,
+    client: &Client,
+    timeout: Duration,
+) -> Result<Exit> {
+    let config = &settings.loaded.config;
+    let log = start_log(&config.state_directory)?;
+    let mut child = start(&config.directory, &context.overrides, &log)?;
+    let mut relay = Relay::new(log);
+    let deadline = Instant::now() + timeout;
+    loop {
+        relay.forward();
+        if let Some(status) = child.try_wait().ok().flatten() {
+            relay.forward();
+            let exit = match status.code() {
+                Some(0) | None => Exit::Failure,
+                Some(code) => Exit::from_code(code),
+            };
+            return Err(Error::new(exit, "the supervisor ended while it started")
+                .hint("the lines above say why; `orchestrator doctor` checks what it needs"));
+        }
+        if client.health().await.is_ok() {
+            break;
+        }
+        if Instant::now() > deadline {
+            return Err(Error::new(
+                Exit::TimedOut,
+                format!(
+                    "it is not up after {}; it still tries",
+                    format::age(timeout)
+                ),
+            )
+            .hint("see `orchestrator logs supervisor -f`, or end it with `orchestrator down`"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    relay.forward();
+    up(client, &child).await
+}
+
+async fn up(client: &Client, child: &Child) -> Result<Exit> {
+    let view = client.status().await?;
+    output::say(&format!(
+        "`{}` is up: {} agents, process {}",
+        view.project,
+        view.agents.len(),
+        child.id()
+    ));
+    output::say("  orchestrator status --watch     what every agent does");
+    output::say("  orchestrator attach worker-1    watch one at work");
+    output::say("  orchestrator down               stop the fleet");
+    Ok(Exit::Done)
+}
+
+/// Where the background process says what goes wrong before its log is open.
+fn start_log(state: &Path) -> Result<PathBuf> {
+    let directory = state.join("log");
+    let failed = |error| Error::io(format!("cannot write to {}", directory.display()), &error);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .map_err(failed)?;
+    let path = directory.join("start.log");
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    Ok(path)
+}
+
+fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Child> {
+    let failed = |error| Error::io("cannot start the supervisor in the background", &error);
+    let program = std::env::current_exe().map_err(failed)?;
+    let append = || OpenOptions::new().append(true).open(log);
+    Command::new(program)
+        .arg("up")
+        .arg("--background")
+        .arg("--config")
+        .arg(config)
+        .args(
+            overrides
+                .iter()
+                .map(|(key, value)| format!("--set={key}={value}")),
+        )
+        .stdin(Stdio::null())
+        .stdout(append().map_err(failed)?)
+        .stderr(append().map_err(failed)?)
+        .spawn()
+        .map_err(failed)
+}
+
+/// Shows what the background process writes while it starts.
+struct Relay {
+    path: PathBuf,
+    position: u64,
+}
+
+impl Relay {
+    fn new(path: PathBuf) -> Self {
+        Self { path, position: 0 }
+    }
+
+    fn forward(&mut self) {
+        let mut text = String::new();
+        let read = File::open(&self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.position))?;
+            file.read_to_string(&mut text)
+        });
+        if let Ok(length) = read.map(|length| length as u64)
+            && length > 0
+        {
+            self.position += length;
+            output::say(text.trim_end());
+        }
+    }
+}

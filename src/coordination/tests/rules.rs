@@ -1,0 +1,227 @@
+use super::super::rules::{self, Claimant, MAX_DESCRIPTION_BYTES, Retry, TaskError};
+use super::super::view::View;
+use super::*;
+use crate::model::{Incarnation, TaskStatus};
+
+fn claimed(task: &Task, now: Timestamp) -> Result<Task, TaskError> {
+    let agent = worker();
+    let who = Claimant {
+        agent: &agent,
+        incarnation: Incarnation(1),
+        lease: LEASE,
+    };
+    rules::claim(task, who, Vec::new(), now).map(Option::unwrap)
+}
+
+fn fresh() -> Task {
+    rules::create(&new_task("t"), at(0)).unwrap()
+}
+
+#[test]
+fn a_claim_holds_until_its_lease_ends_and_each_has_a_larger_fence() {
+    let first = claimed(&fresh(), at(1)).unwrap();
+    let error = claimed(&first, at(60)).unwrap_err();
+    assert_eq!(error.code(), "TASK_CLAIMED");
+    let text = error.to_string();
+    assert!(
+        text.contains("worker-1") && text.contains("since 1000 ms"),
+        "{text}"
+    );
+    let second = claimed(&first, at(61)).unwrap();
+    assert_eq!((fence(&first), fence(&second), second.attempts), (1, 2, 2));
+    for refused in [
+        rules::renew(&second, 1, LEASE, at(62)),
+        rules::complete(&second, 1, "late", at(62)),
+        rules::fail(&second, 1, "late", Retry::Never, at(62)),
+        rules::release(&second, 1, at(62)),
+    ] {
+        assert_eq!(refused.unwrap_err().code(), "TASK_FENCED");
+    }
+    let done = rules::complete(&second, 2, "done", at(62))
+        .unwrap()
+        .unwrap();
+    assert_eq!(done.status, TaskStatus::Done);
+    assert_eq!(
+        rules::complete(&done, 2, "done", at(63)).unwrap(),
+        None,
+        "a repeat is no error"
+    );
+    assert_eq!(
+        rules::complete(&done, 1, "late", at(63))
+            .unwrap_err()
+            .code(),
+        "TASK_FENCED"
+    );
+}
+
+#[test]
+fn a_late_holder_may_complete_while_nobody_else_claimed() {
+    let first = claimed(&fresh(), at(1)).unwrap();
+    assert!(
+        rules::complete(&first, 1, "late but mine", at(1000))
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[test]
+fn renewing_never_shortens_a_lease() {
+    let task = claimed(&fresh(), at(1)).unwrap();
+    assert_eq!(
+        rules::renew(&task, 1, Duration::from_secs(1), at(2)).unwrap(),
+        None
+    );
+    let longer = rules::renew(&task, 1, LEASE, at(30)).unwrap().unwrap();
+    assert_eq!(longer.claim.unwrap().lease_until, at(90));
+}
+
+#[test]
+fn attempts_are_bounded_by_the_caller() {
+    let mut task = fresh();
+    for attempt in 1..=3 {
+        let claim = claimed(&task, at(attempt)).unwrap();
+        let number = fence(&claim);
+        task = rules::fail(&claim, number, "broke", Retry::UpTo(3), at(attempt))
+            .unwrap()
+            .unwrap();
+        let again = rules::fail(&task, number, "broke", Retry::UpTo(3), at(attempt));
+        assert_eq!(again.unwrap(), None, "a repeat is no error");
+    }
+    assert_eq!((task.status, task.attempts), (TaskStatus::Failed, 3));
+    assert_eq!(task.result.as_deref(), Some("broke"));
+    assert_eq!(
+        claimed(&task, at(9)).unwrap_err().code(),
+        "TASK_NOT_AVAILABLE"
+    );
+    let reopened = rules::reopen(&task, 7, at(9)).unwrap().unwrap();
+    assert_eq!(
+        fence(&claimed(&reopened, at(9)).unwrap()),
+        4,
+        "fences never go back"
+    );
+}
+
+#[test]
+fn cancelling_fences_the_holder_and_closing_does_not() {
+    let claim = claimed(&fresh(), at(1)).unwrap();
+    let cancelled = rules::cancel(&claim, "not needed", at(2)).unwrap().unwrap();
+    assert_eq!(
+        rules::complete(&cancelled, 1, "x", at(3))
+            .unwrap_err()
+            .code(),
+        "TASK_FENCED"
+    );
+    assert_eq!(rules::cancel(&cancelled, "again", at(3)).unwrap(), None);
+    let closed = rules::close(&claim, "ticked", at(2)).unwrap().unwrap();
+    assert_eq!(rules::complete(&closed, 1, "x", at(3)).unwrap(), None);
+    assert_eq!(
+        rules::cancel(&closed, "late", at(3)).unwrap_err().code(),
+        "TASK_NOT_AVAILABLE"
+    );
+}
+
+#[test]
+fn only_the_owner_may_claim() {
+    let mut task = fresh();
+    task.owner = Some(AgentId::worker(2));
+    assert_eq!(claimed(&task, at(1)).unwrap_err().code(), "TASK_NOT_YOURS");
+}
+
+#[test]
+fn unreasonable_tasks_are_refused_with_a_reason() {
+    let long = "x".repeat(MAX_DESCRIPTION_BYTES + 1);
+    for (id, description) in [
+        ("", "x"),
+        ("a/b", "x"),
+        ("a b", "x"),
+        ("ok", "  \n"),
+        ("ok", &long),
+    ] {
+        let new = NewTask {
+            description: description.to_owned(),
+            ..new_task(id)
+        };
+        assert_eq!(
+            rules::create(&new, at(0)).unwrap_err().code(),
+            "INVALID_TASK",
+            "{id}"
+        );
+    }
+    // Control characters take six bytes each as JSON.
+    let escaped = "x\u{1}".repeat(MAX_DESCRIPTION_BYTES / 2);
+    let new = NewTask {
+        description: escaped,
+        ..new_task("ok")
+    };
+    assert_eq!(
+        rules::create(&new, at(0)).unwrap_err().code(),
+        "INVALID_TASK"
+    );
+    let task = claimed(&fresh(), at(1)).unwrap();
+    let done = rules::complete(&task, 1, &"ä".repeat(100_000), at(2))
+        .unwrap()
+        .unwrap();
+    assert!(
+        done.result.unwrap().len() <= rules::MAX_RESULT_BYTES,
+        "long results are cut"
+    );
+}
+
+#[test]
+fn dependencies_are_ordered_and_cycles_and_strangers_refused() {
+    let there = |id: &TaskId| id.as_str() == "old";
+    let new = [after("c", &["b", "old"]), after("b", &["a"]), new_task("a")];
+    assert_eq!(rules::order(&new, &there).unwrap(), [2, 1, 0]);
+    let new = [
+        after("z", &["a"]),
+        after("a", &["b"]),
+        after("b", &["c"]),
+        after("c", &["a"]),
+    ];
+    let cycle = rules::order(&new, &there).unwrap_err();
+    assert_eq!(cycle.code(), "DEPENDENCY_CYCLE");
+    assert!(cycle.to_string().ends_with("a, b, c, a"), "{cycle}");
+    let itself = rules::order(&[after("a", &["a"])], &there).unwrap_err();
+    assert_eq!(itself.code(), "DEPENDENCY_CYCLE");
+    let stranger = rules::order(&[after("a", &["nobody"])], &there).unwrap_err();
+    assert_eq!(stranger.code(), "UNKNOWN_DEPENDENCY");
+    assert!(stranger.to_string().contains("nobody"), "{stranger}");
+}
+
+#[test]
+fn the_view_ignores_older_records_and_counts_right() {
+    let mut view = View::default();
+    let task = fresh();
+    let claim = claimed(&task, at(1)).unwrap();
+    assert!(view.put(2, claim.clone()));
+    assert!(!view.put(1, task), "an older record");
+    assert!(!view.put(2, claim), "a repeat");
+    assert_eq!((view.counts().available, view.counts().claimed), (0, 1));
+    assert_eq!(view.next_expiry(), Some(at(61)));
+    assert!(view.candidates(&worker(), 9).is_empty());
+    assert_eq!(ids(&view.expired(at(61), 9)), ["t"]);
+    assert!(view.expired(at(60), 9).is_empty());
+}
+
+#[test]
+fn candidates_come_by_priority_then_age_own_and_shared_merged() {
+    let mut view = View::default();
+    let mut seq = 0;
+    let mut put = |id: &str, owner: Option<AgentId>, priority, created| {
+        seq += 1;
+        let mut task = rules::create(&new_task(id), at(created)).unwrap();
+        (task.owner, task.priority) = (owner, priority);
+        view.put(seq, task);
+    };
+    put("shared-late", None, 1, 5);
+    put("own-early", Some(worker()), 1, 3);
+    put("own-last", Some(worker()), 9, 0);
+    put("shared-first", None, 0, 9);
+    put("other", Some(AgentId::worker(2)), 0, 0);
+    put("manager", Some(AgentId::manager()), 0, 0);
+    let order = ["shared-first", "own-early", "shared-late", "own-last"];
+    assert_eq!(ids(&view.candidates(&worker(), 9)), order);
+    assert_eq!(ids(&view.candidates(&worker(), 2)), order[..2]);
+    assert_eq!(view.ready_count(&worker()), 4);
+    assert_eq!(ids(&view.candidates(&AgentId::manager(), 9)), ["manager"]);
+}

@@ -1,0 +1,193 @@
+//! Checkout, directories, hook door, container: one life of an agent begins.
+
+use super::Shared;
+use crate::claude::launch as claude_launch;
+use crate::daemon::house::House;
+use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
+use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
+use crate::supervisor::Event;
+use crate::worktree::{CheckoutSpec, GitStore, Identity};
+
+impl Shared {
+    pub(super) async fn launch(
+        &self,
+        agent: AgentId,
+        incarnation: Incarnation,
+        session: SessionId,
+        resume: bool,
+        credential: Option<CredentialId>,
+    ) {
+        let launched = self
+            .try_launch(&agent, incarnation, &session, resume, credential)
+            .await;
+        let event = match launched {
+            Ok(Launched {
+                container,
+                running: true,
+                ..
+            }) => Event::Launched {
+                agent,
+                incarnation,
+                container,
+            },
+            // It was there already and has ended: the reply to an earlier start was lost.
+            Ok(Launched {
+                exit_code,
+                out_of_memory,
+                ..
+            }) => Event::Exited {
+                agent,
+                incarnation,
+                exit_code,
+                out_of_memory,
+            },
+            Err(error) => {
+                tracing::warn!(%agent, error = error.chain(), "launch failed");
+                Event::LaunchFailed {
+                    agent,
+                    incarnation,
+                    reason: error.chain(),
+                    retry: error.kind != ErrorKind::Refused,
+                    hint: error.hint,
+                }
+            }
+        };
+        self.driver.tell(event).await;
+    }
+
+    async fn try_launch(
+        &self,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        session: &SessionId,
+        resume: bool,
+        credential: Option<CredentialId>,
+    ) -> PortResult<Launched> {
+        self.ensure_checkout(agent).await?;
+        let house = self.house.clone();
+        let lent = credential.clone();
+        let id = agent.clone();
+        super::super::join(move || super::instance::prepare(&house, &id, lent.as_ref())).await?;
+        self.doors.open(agent).await.map_err(|error| {
+            PortError::new(
+                ErrorKind::Transient,
+                format!("open its hook socket: {error}"),
+            )
+        })?;
+        self.clear_earlier_lives(agent, incarnation).await?;
+        let spec = container_spec(&self.house, agent, incarnation, session, resume);
+        let seen = self.house.runtime.start(&spec).await?;
+        Ok(Launched {
+            container: seen.name,
+            running: seen.running,
+            exit_code: seen.exit_code,
+            out_of_memory: seen.oom_killed,
+        })
+    }
+
+    async fn ensure_checkout(&self, agent: &AgentId) -> PortResult<()> {
+        let paths = self.house.paths.agent(agent);
+        let spec = CheckoutSpec {
+            agent: agent.clone(),
+            directory: paths.checkout(),
+            branch: agent.to_string(),
+            base: super::super::blocking(&self.house.git, GitStore::branch_head).await?,
+            owner: self.house.owner,
+            identity: Identity {
+                name: format!("{} ({agent})", self.house.config.git.name),
+                email: self.house.config.git.email.clone(),
+            },
+        };
+        super::super::blocking(&self.house.git, move |git| git.ensure_checkout(&spec)).await?;
+        Ok(())
+    }
+
+    /// Ended containers of earlier lives; their logs were kept line by line in the agent's own.
+    async fn clear_earlier_lives(
+        &self,
+        agent: &AgentId,
+        incarnation: Incarnation,
+    ) -> PortResult<()> {
+        let all = self.house.runtime.list(&self.house.config.project).await?;
+        for old in all {
+            if old.agent == *agent && old.incarnation < incarnation && !old.running {
+                self.house.runtime.remove(&old.name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Launched {
+    container: String,
+    running: bool,
+    exit_code: Option<i64>,
+    out_of_memory: bool,
+}
+
+/// The container of one life.
+pub(in crate::daemon) fn container_spec(
+    house: &House,
+    agent: &AgentId,
+    incarnation: Incarnation,
+    session: &SessionId,
+    resume: bool,
+) -> ContainerSpec {
+    let paths = house.paths.agent(agent);
+    let launch = claude_launch::Launch {
+        agent: agent.clone(),
+        incarnation,
+        role: House::role(agent),
+        total_workers: house.config.worker_count,
+        branch: agent.to_string(),
+        model: house.config.model.clone(),
+        conversation: if resume {
+            claude_launch::Conversation::Resume(session.clone())
+        } else {
+            claude_launch::Conversation::New(session.clone())
+        },
+        environment: house.config.environment.clone(),
+    };
+    let mount = |host, container: &str, read_only| Mount {
+        host,
+        container: container.to_owned(),
+        read_only,
+    };
+    let objects = house.git.objects_directory();
+    let objects_inside = objects.display().to_string();
+    ContainerSpec {
+        project: house.config.project.clone(),
+        agent: agent.clone(),
+        incarnation,
+        image: house.image.clone(),
+        command: launch.command(),
+        environment: launch.environment(),
+        mounts: vec![
+            mount(paths.checkout(), claude_launch::WORKSPACE, false),
+            mount(paths.home(), "/home/agent", false),
+            mount(
+                paths.managed(),
+                crate::claude::settings::MANAGED_DIRECTORY,
+                true,
+            ),
+            mount(
+                paths.credentials(),
+                super::instance::CREDENTIALS_INSIDE,
+                true,
+            ),
+            mount(paths.socket(), claude_launch::SOCKET_DIRECTORY, true),
+            mount(paths.spool(), claude_launch::SPOOL_DIRECTORY, false),
+            mount(house.paths.tools(), "/opt/orchestrator", true),
+            mount(objects, &objects_inside, true),
+        ],
+        working_directory: claude_launch::WORKSPACE.to_owned(),
+        uid: house.uid(),
+        gid: house.uid(),
+        network: house.network.clone(),
+        memory_bytes: i64::try_from(house.config.container.memory).ok(),
+        milli_cpus: Some((house.config.container.cpus * 1000.0) as i64),
+        pids: i64::from(house.config.container.pids),
+        tmp_bytes: i64::try_from(house.config.container.tmp_size).unwrap_or(i64::MAX),
+        state_directory: house.paths.root().to_owned(),
+    }
+}

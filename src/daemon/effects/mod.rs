@@ -1,0 +1,273 @@
+//! DOES: an action becomes calls on the ports, and its result an event.
+//!
+//! Actions of one agent run in order, different agents side by side; merges, pushes and fetches
+//! have one queue. A stop and a look at the screen wait for nobody.
+
+mod deliver;
+mod instance;
+mod launch;
+mod refs;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::doors::Doors;
+use super::handle::DriverHandle;
+use super::house::House;
+use super::lists::TaskLists;
+use crate::model::{AgentId, CredentialId, Incarnation};
+use crate::ports::{ObservedContainer, PortResult};
+use crate::supervisor::{Action, Event, Inventory, SeenContainer};
+
+/// Actions of one agent that wait. The supervisor has at most a few in flight for each.
+const WAITING: usize = 256;
+
+/// An action with what the supervisor's state says about it.
+struct Job {
+    action: Action,
+    credential: Option<CredentialId>,
+}
+
+pub(super) struct Effects {
+    shared: Arc<Shared>,
+    lanes: BTreeMap<AgentId, mpsc::Sender<Job>>,
+    git: mpsc::Sender<Job>,
+    tracker: TaskTracker,
+}
+
+pub(super) struct Shared {
+    pub(super) house: Arc<House>,
+    pub(super) driver: DriverHandle,
+    pub(super) doors: Doors,
+    pub(super) lists: TaskLists,
+}
+
+impl Effects {
+    pub(super) fn new(
+        house: Arc<House>,
+        driver: DriverHandle,
+        doors: Doors,
+        lists: TaskLists,
+        tracker: TaskTracker,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            house,
+            driver,
+            doors,
+            lists,
+        });
+        let git = lane(&shared, &tracker);
+        Self {
+            shared,
+            lanes: BTreeMap::new(),
+            git,
+            tracker,
+        }
+    }
+
+    pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
+        let lane = match &action {
+            Action::Merge { .. } | Action::Push { .. } | Action::FetchRemote => self.git.clone(),
+            Action::Launch { agent, .. }
+            | Action::Adopt { agent, .. }
+            | Action::EnsurePane { agent }
+            | Action::Paste { agent, .. }
+            | Action::Import { agent, .. } => self.lane_of(&agent.clone()),
+            _ => {
+                let shared = self.shared.clone();
+                self.tracker
+                    .spawn(async move { shared.carry_out(Job { action, credential }).await });
+                return;
+            }
+        };
+        if let Err(error) = lane.try_send(Job { action, credential }) {
+            // Cannot happen with the bounds above; if it does, the next inventory repairs it.
+            tracing::error!(%error, "an action was dropped: its lane is full");
+        }
+    }
+
+    fn lane_of(&mut self, agent: &AgentId) -> mpsc::Sender<Job> {
+        let (shared, tracker) = (&self.shared, &self.tracker);
+        self.lanes
+            .entry(agent.clone())
+            .or_insert_with(|| lane(shared, tracker))
+            .clone()
+    }
+}
+
+fn lane(shared: &Arc<Shared>, tracker: &TaskTracker) -> mpsc::Sender<Job> {
+    let (sender, mut jobs) = mpsc::channel::<Job>(WAITING);
+    let shared = shared.clone();
+    tracker.spawn(async move {
+        while let Some(job) = jobs.recv().await {
+            shared.carry_out(job).await;
+        }
+    });
+    sender
+}
+
+impl Shared {
+    async fn carry_out(&self, job: Job) {
+        let Job { action, credential } = job;
+        match action {
+            Action::Launch {
+                agent,
+                incarnation,
+                session,
+                resume,
+            } => {
+                self.launch(agent, incarnation, session, resume, credential)
+                    .await;
+            }
+            Action::Adopt { agent, incarnation } => self.adopt(&agent, incarnation).await,
+            Action::EnsurePane { agent } => self.ensure_pane(&agent).await,
+            Action::CheckScreen {
+                agent,
+                incarnation,
+                after,
+            } => {
+                tokio::time::sleep(after).await;
+                self.check_screen(agent, incarnation).await;
+            }
+            Action::StopContainer {
+                agent,
+                incarnation,
+                grace,
+            } => {
+                self.stop(agent, incarnation, grace).await;
+            }
+            Action::TakeInventory { after } => {
+                tokio::time::sleep(after).await;
+                let inventory = self.inventory().await;
+                self.driver.tell(Event::InventoryTaken(inventory)).await;
+            }
+            Action::Paste {
+                agent,
+                incarnation,
+                text,
+                bring_up_to,
+                clear,
+            } => {
+                self.paste(agent, incarnation, &text, bring_up_to, clear)
+                    .await;
+            }
+            Action::Import {
+                agent,
+                incarnation,
+                head,
+            } => self.import(agent, incarnation, head).await,
+            Action::Merge {
+                agent,
+                commit,
+                message,
+            } => self.merge(agent, commit, message).await,
+            Action::Push { after } => {
+                tokio::time::sleep(after).await;
+                self.push().await;
+            }
+            Action::FetchRemote => self.fetch().await,
+            Action::Claim { .. }
+            | Action::Answer { .. }
+            | Action::Complete { .. }
+            | Action::Release { .. }
+            | Action::CreateTask(_)
+            | Action::ReadTaskLists
+            | Action::Finish { .. } => {
+                tracing::error!(?action, "the driver's own action came to the effects");
+            }
+        }
+    }
+
+    async fn ensure_pane(&self, agent: &AgentId) {
+        let command = self.house.view_of(agent);
+        if let Err(error) = self.house.panes.ensure(agent, &command).await {
+            let text = format!("its pane could not be opened: {}", error.chain());
+            let hint = error.hint;
+            self.driver
+                .tell(Event::Noticed {
+                    agent: Some(agent.clone()),
+                    text,
+                    hint,
+                })
+                .await;
+        }
+    }
+
+    async fn adopt(&self, agent: &AgentId, incarnation: Incarnation) {
+        tracing::info!(%agent, %incarnation, "adopted");
+        if let Err(error) = self.doors.open(agent).await {
+            let text = format!("its hook socket could not be opened: {error}");
+            self.driver
+                .tell(Event::Noticed {
+                    agent: Some(agent.clone()),
+                    text,
+                    hint: None,
+                })
+                .await;
+        }
+    }
+
+    async fn stop(&self, agent: AgentId, incarnation: Incarnation, grace: Duration) {
+        let name =
+            crate::ports::runtime::container_name(&self.house.config.project, &agent, incarnation);
+        if let Err(error) = self.house.runtime.stop(&name, grace).await {
+            let text = format!("its container could not be stopped: {}", error.chain());
+            let hint = error.hint;
+            self.driver
+                .tell(Event::Noticed {
+                    agent: Some(agent.clone()),
+                    text,
+                    hint,
+                })
+                .await;
+            // Unknown is not gone: what is true comes from a fresh inventory.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let inventory = self.inventory().await;
+            self.driver.tell(Event::InventoryTaken(inventory)).await;
+            return;
+        }
+        let seen = self.find(&name).await.ok().flatten();
+        self.driver
+            .tell(Event::Exited {
+                agent,
+                incarnation,
+                exit_code: seen.as_ref().and_then(|c| c.exit_code),
+                out_of_memory: seen.is_some_and(|c| c.oom_killed),
+            })
+            .await;
+    }
+
+    async fn find(&self, name: &str) -> PortResult<Option<ObservedContainer>> {
+        let all = self.house.runtime.list(&self.house.config.project).await?;
+        Ok(all.into_iter().find(|container| container.name == name))
+    }
+
+    pub(super) async fn inventory(&self) -> Inventory {
+        take_inventory(&self.house).await
+    }
+}
+
+pub(super) async fn take_inventory(house: &House) -> Inventory {
+    match house.runtime.list(&house.config.project).await {
+        Ok(containers) => Inventory::Seen(
+            containers
+                .into_iter()
+                .map(|c| SeenContainer {
+                    name: c.name,
+                    agent: c.agent,
+                    incarnation: c.incarnation,
+                    running: c.running,
+                    exit_code: c.exit_code,
+                    out_of_memory: c.oom_killed,
+                })
+                .collect(),
+        ),
+        Err(error) => Inventory::Unreachable {
+            reason: error.chain(),
+        },
+    }
+}

@@ -1,0 +1,230 @@
+//! Commits: out of a sandbox into the store, into the branch, to the remote and back.
+
+use super::Shared;
+use crate::claude::launch::WORKSPACE;
+use crate::daemon::handle::Input;
+use crate::model::{AgentId, CommitId, Incarnation, SessionId};
+use crate::ports::runtime::container_name;
+use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
+use crate::supervisor::{Event, ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome};
+use crate::worktree::{self, BundleSource, sandbox};
+
+/// A bundle larger than this is refused: the new commits of one task.
+const BUNDLE_LIMIT: usize = 256 * 1024 * 1024;
+
+impl Shared {
+    pub(super) async fn import(
+        &self,
+        agent: AgentId,
+        incarnation: Incarnation,
+        head: Option<CommitId>,
+    ) {
+        let outcome = match self.try_import(&agent, incarnation, head).await {
+            Ok(outcome) => outcome,
+            Err(error) => ImportOutcome::Failed {
+                reason: error.chain(),
+            },
+        };
+        self.measure().await;
+        self.driver.tell(Event::Imported { agent, outcome }).await;
+    }
+
+    async fn try_import(
+        &self,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        head: Option<CommitId>,
+    ) -> PortResult<ImportOutcome> {
+        let seen = self
+            .in_sandbox(agent, incarnation, &sandbox::inspect(WORKSPACE))
+            .await?;
+        let tree = sandbox::parse_inspect(&succeeded(seen, "git status")?.stdout)?;
+        let head = match (head, tree.head.clone()) {
+            (Some(told), _) => told,
+            (None, Some(found)) => found,
+            (None, None) => {
+                return Err(PortError::new(
+                    ErrorKind::Broken,
+                    "its checkout has no commit",
+                ));
+            }
+        };
+        let id = agent.clone();
+        let known = super::super::blocking(&self.house.git, move |git| {
+            let mut known = vec![git.branch_head()?];
+            known.extend(git.worker_head(&id)?);
+            Ok(known)
+        })
+        .await?;
+        let export = sandbox::export(WORKSPACE, Some(&head), &known, BUNDLE_LIMIT);
+        let bundle = succeeded(
+            self.in_sandbox(agent, incarnation, &export).await?,
+            "git bundle",
+        )?
+        .stdout;
+        let (id, expected) = (agent.clone(), head.clone());
+        super::super::blocking(&self.house.git, move |git| {
+            git.import_bundle(
+                &id,
+                BundleSource::Bytes(&bundle),
+                &expected,
+                BUNDLE_LIMIT as u64,
+            )
+        })
+        .await?;
+        Ok(ImportOutcome::Taken {
+            head,
+            dirty: tree.dirty,
+        })
+    }
+
+    /// In the agent's container, or in a throwaway one where that is gone.
+    async fn in_sandbox(
+        &self,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        command: &ExecSpec,
+    ) -> PortResult<ExecOutput> {
+        let name = container_name(&self.house.config.project, agent, incarnation);
+        match self.house.runtime.exec(&name, command).await {
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Refused) => {
+                let session = SessionId::new("");
+                let spec =
+                    super::launch::container_spec(&self.house, agent, incarnation, &session, true);
+                self.house.runtime.run_once(&spec, command).await
+            }
+            other => other,
+        }
+    }
+
+    pub(super) async fn merge(&self, agent: AgentId, commit: CommitId, message: String) {
+        let edits = self.lists.edits();
+        let wanted = commit.clone();
+        let merged = super::super::blocking(&self.house.git, move |git| {
+            git.merge(&wanted, &message, &edits)
+        })
+        .await;
+        let outcome = match merged {
+            Ok(
+                worktree::MergeOutcome::Merged { commit: head, .. }
+                | worktree::MergeOutcome::FastForwarded { commit: head },
+            ) => MergeOutcome::Merged { head },
+            Ok(worktree::MergeOutcome::UpToDate) => MergeOutcome::UpToDate,
+            Ok(worktree::MergeOutcome::Conflict { files }) => MergeOutcome::Conflict {
+                files: pairs(files),
+            },
+            Err(error) => MergeOutcome::Failed {
+                reason: error.chain(),
+            },
+        };
+        tracing::info!(%agent, commit = commit.short(), ?outcome, "merge");
+        self.measure().await;
+        self.driver
+            .tell(Event::MergeFinished {
+                agent,
+                commit,
+                outcome,
+            })
+            .await;
+    }
+
+    pub(super) async fn push(&self) {
+        let pushed = super::super::blocking(&self.house.git, |git| {
+            let outcome = git.push()?;
+            Ok((outcome, git.branch_head()?))
+        })
+        .await;
+        let outcome = match pushed {
+            Ok((worktree::PushOutcome::Pushed { commit }, _)) => {
+                PushOutcome::Pushed { head: commit }
+            }
+            Ok((worktree::PushOutcome::UpToDate, head)) => PushOutcome::Pushed { head },
+            Ok((worktree::PushOutcome::Moved, _)) => PushOutcome::Moved,
+            Ok((worktree::PushOutcome::Denied { reason }, _)) => PushOutcome::Denied { reason },
+            Err(error) if error.kind == ErrorKind::Refused => PushOutcome::Denied {
+                reason: error.chain(),
+            },
+            Err(error) => PushOutcome::Away {
+                reason: error.chain(),
+            },
+        };
+        tracing::info!(?outcome, "push");
+        self.driver.tell(Event::PushFinished(outcome)).await;
+    }
+
+    pub(super) async fn fetch(&self) {
+        let fetched = super::super::blocking(&self.house.git, |git| {
+            let before = git.branch_head()?;
+            let fetched = git.fetch()?;
+            let outcome = git.integrate_remote()?;
+            Ok((before, fetched, outcome, git.branch_head()?))
+        })
+        .await;
+        let outcome = match fetched {
+            Ok((_, fetched, worktree::MergeOutcome::Conflict { files }, _)) => {
+                RemoteOutcome::Conflict {
+                    remote: fetched.remote_head,
+                    files: pairs(files),
+                }
+            }
+            Ok((before, _, _, head)) => {
+                let moved = before != head;
+                RemoteOutcome::Integrated { head, moved }
+            }
+            Err(error) => RemoteOutcome::Away {
+                reason: error.chain(),
+            },
+        };
+        if let RemoteOutcome::Integrated { moved: true, head } = &outcome {
+            match self.lists.direction_present(head.clone()).await {
+                Ok(present) => self.driver.tell(Event::DirectionSeen { present }).await,
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "the direction could not be read");
+                }
+            }
+            self.measure().await;
+        }
+        self.driver.tell(Event::RemoteFetched(outcome)).await;
+    }
+
+    /// Ahead and behind of every agent's newest imported commit.
+    async fn measure(&self) {
+        let agents = crate::daemon::start::agents(&self.house.config);
+        let measured = super::super::blocking(&self.house.git, move |git| {
+            let branch = git.branch_head()?;
+            let mut distances = Vec::new();
+            for agent in agents {
+                if let Some(head) = git.worker_head(&agent)? {
+                    let (ahead, behind) = git.ahead_behind(&head, &branch)?;
+                    distances.push((agent, ahead as u32, behind as u32));
+                }
+            }
+            Ok(distances)
+        })
+        .await;
+        match measured {
+            Ok(distances) => self.driver.put(Input::Distances(distances)).await,
+            Err(error) => tracing::debug!(error = error.chain(), "distances unknown"),
+        }
+    }
+}
+
+fn succeeded(output: ExecOutput, what: &str) -> PortResult<ExecOutput> {
+    if output.exit_code == 0 {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let text = format!(
+        "{what} in its sandbox failed ({}): {}",
+        output.exit_code,
+        said.trim()
+    );
+    Err(PortError::new(ErrorKind::Broken, text))
+}
+
+fn pairs(files: Vec<worktree::ConflictFile>) -> Vec<(String, String)> {
+    files
+        .into_iter()
+        .map(|file| (file.path, file.hunks))
+        .collect()
+}

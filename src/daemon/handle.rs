@@ -1,0 +1,103 @@
+//! The driver's side of `control`: front doors put an input into its queue and wait for the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::control::{ControlError, ControlPort, StatusReport};
+use crate::model::view::FleetView;
+use crate::model::{HookAnswer, HookReport, Reply, Request};
+use crate::supervisor::Event;
+
+/// Inputs that wait for the driver. A decision takes about a millisecond, so a full queue means
+/// that the disk hangs.
+pub(super) const INPUTS: usize = 4096;
+/// A hook's caller gives up after 15 s; the driver must be clearly faster.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
+
+/// Everything that may come to the driver.
+#[derive(Debug)]
+pub(super) enum Input {
+    Event(Event),
+    Hook {
+        report: HookReport,
+        raw: serde_json::Value,
+        answer: oneshot::Sender<Result<HookAnswer, ControlError>>,
+    },
+    Request {
+        request: Request,
+        reply: oneshot::Sender<Reply>,
+    },
+    Status {
+        report: StatusReport,
+        line: oneshot::Sender<String>,
+    },
+    /// A task list may have changed on disk.
+    ListsTouched,
+    /// The queue was changed by somebody else (another front door, an expired lease).
+    QueueMoved,
+    /// Commits ahead of and behind the branch, per agent.
+    Distances(Vec<(crate::model::AgentId, u32, u32)>),
+}
+
+#[derive(Clone)]
+pub(super) struct DriverHandle {
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) view: watch::Receiver<Arc<FleetView>>,
+}
+
+impl DriverHandle {
+    /// From effects and watchers: they have nobody to tell when the driver is gone.
+    pub(super) async fn tell(&self, event: Event) {
+        let _gone = self.inputs.send(Input::Event(event)).await;
+    }
+
+    pub(super) async fn put(&self, input: Input) {
+        let _gone = self.inputs.send(input).await;
+    }
+
+    async fn ask<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Result<T, ControlError> {
+        let (sender, receiver) = oneshot::channel();
+        let asked = async {
+            let sent = self.inputs.send(input(sender)).await;
+            sent.map_err(|_| ControlError::Gone)?;
+            receiver.await.map_err(|_| ControlError::Gone)
+        };
+        tokio::time::timeout(ANSWER_DEADLINE, asked)
+            .await
+            .map_err(|_| ControlError::Late)?
+    }
+}
+
+#[async_trait]
+impl ControlPort for DriverHandle {
+    async fn request(&self, request: Request) -> Result<Reply, ControlError> {
+        self.ask(|reply| Input::Request { request, reply }).await
+    }
+
+    async fn hook(
+        &self,
+        report: HookReport,
+        raw: serde_json::Value,
+    ) -> Result<HookAnswer, ControlError> {
+        self.ask(|answer| Input::Hook {
+            report,
+            raw,
+            answer,
+        })
+        .await?
+    }
+
+    async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {
+        self.ask(|line| Input::Status { report, line }).await
+    }
+
+    fn view(&self) -> watch::Receiver<Arc<FleetView>> {
+        self.view.clone()
+    }
+}

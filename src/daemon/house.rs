@@ -1,0 +1,68 @@
+//! What every effect needs: the configuration, the ports and the places on disk.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::credentials::Credential;
+use crate::model::{AgentId, CredentialId, Role};
+use crate::ports::{Clock, Entropy, Panes, Runtime};
+use crate::telemetry::{Redactor, Rotation};
+use crate::worktree::GitStore;
+
+use super::paths::FleetPaths;
+
+/// Shared by the driver and all effects; fixed for one run.
+pub(super) struct House {
+    pub(super) config: Config,
+    pub(super) paths: FleetPaths,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) panes: Arc<dyn Panes>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) git: Arc<GitStore>,
+    pub(super) credentials: BTreeMap<CredentialId, Credential>,
+    pub(super) redactor: Redactor,
+    /// Image id or tag the agents run in.
+    pub(super) image: String,
+    /// Name of the fleet's bridge.
+    pub(super) network: String,
+    pub(super) tmux_socket: String,
+    /// The command a pane runs; the agent's name is appended.
+    pub(super) view_command: Vec<String>,
+    /// Who owns what an agent may write; `None` when we cannot give files away.
+    pub(super) owner: Option<(u32, u32)>,
+}
+
+impl House {
+    pub(super) fn uid(&self) -> u32 {
+        self.config.container.uid
+    }
+
+    pub(super) fn role(agent: &AgentId) -> Role {
+        if agent.worker_number().is_some() {
+            Role::Worker
+        } else {
+            Role::Manager
+        }
+    }
+
+    pub(super) fn rotation(&self) -> Rotation {
+        Rotation {
+            max_bytes: self.config.logs.size,
+            keep: self.config.logs.files,
+        }
+    }
+
+    /// The command of an agent's pane.
+    pub(super) fn view_of(&self, agent: &AgentId) -> Vec<String> {
+        let mut command = self.view_command.clone();
+        command.push(agent.to_string());
+        command
+    }
+
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.paths.scratch()
+    }
+}

@@ -1,0 +1,114 @@
+//! Where everything of one fleet lies on disk. The one place that knows the layout.
+
+use std::path::{Path, PathBuf};
+
+use crate::model::AgentId;
+
+/// ```text
+/// STATE/                     0700
+///   lock                     held while a supervisor runs
+///   state.db                 tasks, agents, journal (SQLite)
+///   store.git                the bare repository, the supervisor's alone
+///   control.sock  token      how the CLI and scripts reach the supervisor
+///   log/supervisor.log       log/agents/NAME.log
+///   opt/                     helper and scripts, mounted read-only into every instance
+///   scratch/                 temporary files that must be on the same filesystem
+///   agents/NAME/
+///     checkout/              the agent's clone, /workspace (read-write)
+///     home/                  /home/agent (read-write): conversations
+///     managed/               /etc/claude-code (read-only)
+///     credentials/           /run/orchestrator/credentials (read-only)
+///     socket/                /run/orchestrator/socket (read-only): hooks.sock
+///     spool/                 /var/spool/orchestrator (read-write)
+///     quarantine/            spool files that could not be read
+/// ```
+#[derive(Clone, Debug)]
+pub struct FleetPaths {
+    root: PathBuf,
+}
+
+impl FleetPaths {
+    pub fn new(state_directory: &Path) -> Self {
+        Self {
+            root: state_directory.to_owned(),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.root.join("state.db")
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store.git")
+    }
+
+    pub fn control_socket(&self) -> PathBuf {
+        self.root.join("control.sock")
+    }
+
+    pub fn token(&self) -> PathBuf {
+        self.root.join("token")
+    }
+
+    pub fn tools(&self) -> PathBuf {
+        self.root.join("opt")
+    }
+
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
+    pub fn agent(&self, agent: &AgentId) -> AgentPaths {
+        AgentPaths {
+            root: self.root.join("agents").join(agent.as_str()),
+        }
+    }
+}
+
+/// One agent's part.
+#[derive(Clone, Debug)]
+pub struct AgentPaths {
+    root: PathBuf,
+}
+
+impl AgentPaths {
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn checkout(&self) -> PathBuf {
+        self.root.join("checkout")
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+
+    pub fn managed(&self) -> PathBuf {
+        self.root.join("managed")
+    }
+
+    pub fn credentials(&self) -> PathBuf {
+        self.root.join("credentials")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("socket")
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+}

@@ -1,0 +1,204 @@
+//! Actions on the task queue. They take about a millisecond, so the driver waits for them: what
+//! it decides next then already sees their result.
+
+use std::time::Duration;
+
+use super::lists::TaskLists;
+use crate::coordination::{NewTask, Queue, Retry, TaskError};
+use crate::model::{AgentId, Incarnation, TaskContext, TaskId, Timestamp};
+use crate::ports::ErrorKind;
+use crate::supervisor::{Action, Event, QueueView};
+
+/// Candidates per agent the supervisor is shown.
+const CANDIDATES: usize = 16;
+
+pub(super) struct QueueActions {
+    pub(super) queue: Queue,
+    pub(super) lists: TaskLists,
+    pub(super) agents: Vec<AgentId>,
+    pub(super) lease: Duration,
+    pub(super) attempts: u32,
+}
+
+impl QueueActions {
+    pub(super) fn view(&self) -> QueueView {
+        let workers = self.queue.worker_counts();
+        let created = [
+            workers.available,
+            workers.claimed,
+            workers.done,
+            workers.failed,
+            workers.cancelled,
+        ];
+        let mut view = QueueView {
+            counts: self.queue.by_status(),
+            open_worker_tasks: workers.available + workers.claimed,
+            created_worker_tasks: created.into_iter().map(u64::from).sum(),
+            ..QueueView::default()
+        };
+        for agent in &self.agents {
+            let candidates = self.queue.candidates(agent);
+            let ids: Vec<TaskId> = candidates
+                .into_iter()
+                .take(CANDIDATES)
+                .map(|task| task.id)
+                .collect();
+            let waiting = u32::try_from(self.queue.ready_count(agent)).unwrap_or(u32::MAX);
+            view.waiting.insert(agent.clone(), waiting);
+            view.candidates.insert(agent.clone(), ids);
+        }
+        view
+    }
+
+    /// The events that follow, the queue's new view first.
+    pub(super) async fn carry_out(&mut self, now: Timestamp, action: Action) -> Vec<Event> {
+        let mut events = Vec::new();
+        if let Action::Claim { agent, .. } = &action
+            && *agent == AgentId::manager()
+        {
+            events.extend(self.tick_branch().await);
+        }
+        let ends_a_task = matches!(action, Action::Complete { .. });
+        let result = match action {
+            Action::Claim {
+                agent,
+                incarnation,
+                task,
+                purpose: _,
+            } => self.claim(now, agent, incarnation, task).await,
+            Action::Complete {
+                agent,
+                task,
+                fence,
+                result,
+            } => {
+                let done = self.queue.complete(&task, fence, &result, now).await;
+                Some(finished(agent, task, done.map(drop)))
+            }
+            Action::Release {
+                agent,
+                task,
+                fence,
+                reason,
+                retry,
+            } => {
+                let retry = if retry {
+                    Retry::UpTo(self.attempts)
+                } else {
+                    Retry::Never
+                };
+                let failed = self.queue.fail(&task, fence, &reason, retry, now).await;
+                Some(finished(agent, task, failed.map(drop)))
+            }
+            Action::CreateTask(task) => self.create(now, task).await,
+            other => {
+                tracing::error!(?other, "not an action on the queue");
+                None
+            }
+        };
+        events.push(Event::QueueChanged(self.view()));
+        events.extend(result);
+        if ends_a_task {
+            // Its box is ticked.
+            events.extend(self.read_lists(now).await);
+        }
+        events
+    }
+
+    async fn tick_branch(&self) -> Option<Event> {
+        match self.lists.tick_branch().await {
+            Ok(head) => head.map(|head| Event::BranchMoved { head }),
+            Err(error) => Some(Event::Noticed {
+                agent: None,
+                text: format!(
+                    "finished tasks could not be ticked on the branch: {}",
+                    error.chain()
+                ),
+                hint: Some("they are ticked with the next merge".into()),
+            }),
+        }
+    }
+
+    async fn claim(
+        &self,
+        now: Timestamp,
+        agent: AgentId,
+        incarnation: Incarnation,
+        task: TaskId,
+    ) -> Option<Event> {
+        match self
+            .queue
+            .claim(&task, &agent, incarnation, now, self.lease)
+            .await
+        {
+            Ok(claimed) => Some(Event::Claimed {
+                agent,
+                task: Box::new(claimed),
+            }),
+            Err(error) => {
+                tracing::info!(%agent, %task, %error, "claim lost");
+                Some(Event::ClaimLost {
+                    agent,
+                    task,
+                    reason: error.to_string(),
+                })
+            }
+        }
+    }
+
+    async fn create(&self, now: Timestamp, task: crate::supervisor::NewTask) -> Option<Event> {
+        let new = NewTask {
+            id: task.id,
+            description: task.description,
+            priority: task.priority,
+            owner: Some(task.owner.clone()),
+            source: task.source,
+            dependencies: Vec::new(),
+            labels: Vec::new(),
+            context: TaskContext::default(),
+        };
+        match self.queue.create(new, now).await {
+            Ok(_) | Err(TaskError::AlreadyExists(_)) => None,
+            Err(error) => Some(Event::Noticed {
+                agent: Some(task.owner),
+                text: format!("a task could not be created: {error}"),
+                hint: None,
+            }),
+        }
+    }
+
+    /// Lists → queue → boxes.
+    pub(super) async fn read_lists(&self, now: Timestamp) -> Vec<Event> {
+        let mut events = Vec::new();
+        match self.lists.read_all(now).await {
+            Ok(problems) => events.extend(problems.into_iter().map(|problem| Event::Noticed {
+                agent: None,
+                text: problem.text,
+                hint: Some(problem.hint),
+            })),
+            Err(error) => events.push(Event::Noticed {
+                agent: None,
+                text: format!("the task lists could not be read: {}", error.chain()),
+                hint: error.hint,
+            }),
+        }
+        events.insert(0, Event::QueueChanged(self.view()));
+        events
+    }
+}
+
+/// A claim that is not ours any more is over as well: somebody else's fence is higher.
+fn finished(agent: AgentId, task: TaskId, result: Result<(), TaskError>) -> Event {
+    match result {
+        Ok(()) => Event::TaskFinished { agent, task },
+        Err(error) if error.kind() != ErrorKind::Transient => {
+            tracing::warn!(%agent, %task, %error, "the end of a task was refused");
+            Event::TaskFinished { agent, task }
+        }
+        Err(error) => Event::Noticed {
+            agent: Some(agent),
+            text: format!("the end of {task} could not be stored yet: {error}"),
+            hint: Some("it is kept and stored at the next start at the latest".into()),
+        },
+    }
+}

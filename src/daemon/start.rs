@@ -1,0 +1,551 @@
+//! The order of life: lock, store, engine, git, doors, inventory, loop, end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::doors::Doors;
+use super::driver::Driver;
+use super::effects::{Effects, take_inventory};
+use super::error::DaemonError;
+use super::handle::{DriverHandle, INPUTS, Input};
+use super::house::House;
+use super::lists::TaskLists;
+use super::paths::FleetPaths;
+use super::queue_actions::QueueActions;
+use super::signals::Signals;
+use super::watch::{ListWatch, RemoteWatch, follow_engine};
+use crate::config::{Config, ImageChoice};
+use crate::coordination::Queue;
+use crate::credentials::Pool;
+use crate::model::view::FleetView;
+use crate::model::{AgentId, CredentialId, Ending, SessionId};
+use crate::ports::runtime::ImageBuild;
+use crate::ports::{Clock, Entropy, ImageSpec, Panes, Runtime, Store};
+use crate::store::sqlite::{FleetState, SqliteStore};
+use crate::supervisor::{AgentState, Event, Fleet, Policy, Supervisor};
+use crate::telemetry::Redactor;
+use crate::worktree::{GitStore, Identity};
+
+/// What the caller provides: the ports and how to talk to people.
+pub struct RunOptions {
+    pub runtime: Arc<dyn Runtime>,
+    pub panes: Arc<dyn Panes>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    /// The socket name the panes were made with.
+    pub tmux_socket: String,
+    /// What a pane runs; the agent's name is appended.
+    pub view_command: Vec<String>,
+    /// Directory in which a running supervisor is announced.
+    pub registry: Option<PathBuf>,
+    pub redactor: Redactor,
+    pub signals: Option<Signals>,
+    /// Lines for the person who waits.
+    pub progress: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub ending: Ending,
+}
+
+/// The tmux socket of a fleet: `tmux -L orchestrator-PROJECT attach`.
+pub fn tmux_socket_name(config: &Config) -> String {
+    format!("orchestrator-{}", config.project)
+}
+
+/// Between looks after ticked files.
+const SETTLE_TICKS: Duration = Duration::from_secs(10);
+/// How long front doors may take to finish what they have begun.
+const DOORS_CLOSE: Duration = Duration::from_secs(5);
+
+/// Runs a fleet until it is ended by a request or a signal.
+///
+/// Errors: a missing prerequisite, another supervisor on the same state, a store that cannot be
+/// read. Nothing is started before everything it needs has been found.
+pub async fn run(config: Config, pool: Pool, options: RunOptions) -> Result<Ended, DaemonError> {
+    let paths = FleetPaths::new(&config.state_directory);
+    make_directories(&paths)?;
+    let _lock = lock(&paths)?;
+    if pool.credentials.is_empty() {
+        let problems = pool.problems.iter().map(ToString::to_string).collect();
+        return Err(DaemonError::NoCredential { problems });
+    }
+    let store = SqliteStore::open(&paths.database())
+        .map_err(DaemonError::prerequisite("opening the state"))?;
+    let owner = owner_of_agents(&config);
+    let scripts = [("bring-up-to.sh", crate::worktree::sandbox::BRING_UP_TO)];
+    crate::hooks::install::install(&paths.tools(), None, &scripts).map_err(DaemonError::io(
+        "installing the hook helper in",
+        &paths.tools(),
+    ))?;
+    let (house, remote_head) = build_house(config, pool, &options, paths, owner).await?;
+    let queue = Queue::open(Arc::new(store.clone()) as Arc<dyn Store>)
+        .await
+        .map_err(DaemonError::prerequisite("reading the task queue"))?;
+    let supervisor =
+        load_supervisor(&house, &store.fleet_state(), remote_head, &*options.entropy).await?;
+    Fleetrun {
+        house,
+        store,
+        queue,
+        supervisor,
+        options,
+    }
+    .run()
+    .await
+}
+
+fn make_directories(paths: &FleetPaths) -> Result<(), DaemonError> {
+    for directory in [paths.root().to_owned(), paths.scratch(), paths.tools()] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(DaemonError::io("creating", &directory))?;
+    }
+    // Whoever made it first (a log file, a person): conversations and secrets lie in it.
+    let closed = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(paths.root(), closed).map_err(DaemonError::io("closing", paths.root()))?;
+    // Mounted into containers whose user is another; the root stays closed.
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(paths.tools(), open).map_err(DaemonError::io("opening", &paths.tools()))
+}
+
+/// Held until the process ends; the operating system lets go of it in any case.
+fn lock(paths: &FleetPaths) -> Result<fs::File, DaemonError> {
+    let path = paths.lock();
+    let file = fs::File::create(&path).map_err(DaemonError::io("creating", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(DaemonError::AlreadyRunning(
+            paths.root().display().to_string(),
+        )),
+        Err(fs::TryLockError::Error(cause)) => Err(DaemonError::io("locking", &path)(cause)),
+    }
+}
+
+/// Files can only be given away by root; else the containers run with our own uid.
+fn owner_of_agents(config: &Config) -> Option<(u32, u32)> {
+    let root = rustix::process::geteuid().is_root();
+    root.then_some((config.container.uid, config.container.uid))
+}
+
+/// Engine, image, network, panes and git, the slow ones side by side.
+async fn build_house(
+    config: Config,
+    pool: Pool,
+    options: &RunOptions,
+    paths: FleetPaths,
+    owner: Option<(u32, u32)>,
+) -> Result<(Arc<House>, crate::model::CommitId), DaemonError> {
+    let say = options.progress.clone();
+    let runtime = options.runtime.clone();
+    let engine = runtime
+        .probe()
+        .await
+        .map_err(DaemonError::prerequisite("reaching the container engine"))?;
+    say(&format!("engine: {} {}", engine.name, engine.version));
+    let image = image_spec(&config);
+    let tag = image.tag.clone();
+    let image_says = say.clone();
+    let image_ready = async {
+        let line = move |text: &str| image_says(text);
+        runtime
+            .ensure_image(&image, &line)
+            .await
+            .map_err(DaemonError::prerequisite("preparing the agent image"))
+    };
+    let clone_says = say.clone();
+    let (url, branch, target) = (
+        config.repository_url.clone(),
+        config.branch.clone(),
+        paths.store(),
+    );
+    let identity = Identity {
+        name: config.git.name.clone(),
+        email: config.git.email.clone(),
+    };
+    let git_ready = async {
+        super::join(move || {
+            let line = |text: &str| {
+                if worth_telling(text) {
+                    clone_says(text);
+                }
+            };
+            GitStore::open_or_clone(&target, &url, &branch, identity, &line)
+        })
+        .await
+        .map_err(DaemonError::prerequisite("reading the repository"))
+    };
+    let (_, git) = tokio::try_join!(image_ready, git_ready)?;
+    let network = options
+        .runtime
+        .ensure_network(&config.project)
+        .await
+        .map_err(DaemonError::prerequisite("creating the network"))?;
+    options
+        .panes
+        .list()
+        .await
+        .map_err(DaemonError::prerequisite("reaching tmux"))?;
+    let head = git
+        .branch_head()
+        .map_err(DaemonError::prerequisite("reading the branch"))?;
+    for credential in &pool.credentials {
+        for secret in credential.material().settings_env.values() {
+            options.redactor.add(secret.expose());
+        }
+    }
+    for problem in &pool.problems {
+        say(&format!("warning: {problem}"));
+    }
+    let credentials: BTreeMap<_, _> = pool
+        .credentials
+        .into_iter()
+        .map(|c| (c.id.clone(), c))
+        .collect();
+    let house = House {
+        paths,
+        runtime: options.runtime.clone(),
+        panes: options.panes.clone(),
+        clock: options.clock.clone(),
+        entropy: options.entropy.clone(),
+        git: Arc::new(git),
+        credentials,
+        redactor: options.redactor.clone(),
+        image: tag,
+        network: network.name,
+        tmux_socket: options.tmux_socket.clone(),
+        view_command: options.view_command.clone(),
+        owner,
+        config,
+    };
+    Ok((Arc::new(house), head))
+}
+
+/// Of git's progress, what tells a person that something large is on its way.
+fn worth_telling(line: &str) -> bool {
+    let large = line.contains("Receiving objects") || line.contains("Resolving deltas");
+    large && (!line.contains('%') || line.contains("0%"))
+}
+
+fn image_spec(config: &Config) -> ImageSpec {
+    let uid = config.container.uid;
+    match &config.image {
+        ImageChoice::Named(tag) => ImageSpec {
+            tag: tag.clone(),
+            build: ImageBuild::Named,
+        },
+        ImageChoice::Dockerfile(path) => ImageSpec {
+            tag: format!("orchestrator-{}", config.project),
+            build: ImageBuild::Dockerfile {
+                path: path.clone(),
+                claude_version: config.claude_version.clone(),
+                uid,
+            },
+        },
+        ImageChoice::Bundled => {
+            crate::runtime::docker::image::bundled_image(&config.claude_version, uid)
+        }
+    }
+}
+
+/// From its rows, or new. A row that cannot be read stops the start: it is never replaced.
+async fn load_supervisor(
+    house: &House,
+    state: &FleetState,
+    head: crate::model::CommitId,
+    entropy: &dyn Entropy,
+) -> Result<Supervisor, DaemonError> {
+    let saved = state
+        .load()
+        .await
+        .map_err(DaemonError::prerequisite("reading the saved state"))?;
+    let policy = policy(&house.config);
+    let wanted = policy.agents();
+    let sessions = wanted.iter().map(|_| SessionId::new(entropy.uuid()));
+    let mut fleet = Fleet::new(&wanted, sessions);
+    if let Some(text) = saved.meta.get("fleet") {
+        let row: Fleet = serde_json::from_str(text).map_err(|cause| DaemonError::State {
+            what: "the fleet".into(),
+            cause,
+        })?;
+        fleet = Fleet {
+            agents: fleet.agents,
+            ..row
+        };
+        fleet.phase = crate::supervisor::FleetPhase::Running;
+    }
+    for (id, text) in saved.agents {
+        let row: AgentState = serde_json::from_str(&text).map_err(|cause| DaemonError::State {
+            what: id.to_string(),
+            cause,
+        })?;
+        if wanted.contains(&id) {
+            fleet.agents.insert(id, row);
+        }
+    }
+    let mut supervisor = Supervisor::new(policy, fleet);
+    let pool: Vec<CredentialId> = house.credentials.keys().cloned().collect();
+    supervisor.lend_credentials(&pool);
+    supervisor.set_branch_head(head);
+    Ok(supervisor)
+}
+
+/// Every agent of the fleet.
+pub(super) fn agents(config: &Config) -> Vec<AgentId> {
+    policy(config).agents()
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        project: config.project.clone(),
+        branch: config.branch.clone(),
+        workers: config.worker_count,
+        push: config.push,
+        fetch_interval: config.fetch_interval,
+        task_attempts: config.tasks.attempts,
+        empty_rounds: config.planning.empty_rounds,
+        planning_cool_down: config.planning.cool_down,
+        restart_burst: config.restart.burst,
+        restart_window: config.restart.window,
+        backoff: config.restart.backoff,
+        maximum_backoff: config.restart.maximum_backoff,
+        stop_grace: config.stop_grace,
+        ..Policy::default()
+    }
+}
+
+/// Everything found; what is left is to run it.
+struct Fleetrun {
+    house: Arc<House>,
+    store: SqliteStore,
+    queue: Queue,
+    supervisor: Supervisor,
+    options: RunOptions,
+}
+
+impl Fleetrun {
+    async fn run(self) -> Result<Ended, DaemonError> {
+        let Self {
+            house,
+            store,
+            queue,
+            supervisor,
+            options,
+        } = self;
+        let (inputs, received) = mpsc::channel(INPUTS);
+        let (publisher, view) = watch::channel(Arc::new(empty_view(&supervisor, &house)));
+        let driver = DriverHandle { inputs, view };
+        let end = CancellationToken::new();
+        let tracker = TaskTracker::new();
+        let doors = Doors::new(house.clone(), driver.clone(), end.clone(), tracker.clone());
+        let agents = agents(&house.config);
+        let lists = TaskLists {
+            git: house.git.clone(),
+            queue: queue.clone(),
+            checkout: house.paths.agent(&AgentId::manager()).checkout(),
+            scratch: house.scratch(),
+            workers: house.config.worker_count,
+        };
+        let announced = doors.open_front(options.registry.as_deref()).await?;
+        let actions = QueueActions {
+            queue: queue.clone(),
+            lists: lists.clone(),
+            agents,
+            lease: house.config.tasks.lease,
+            attempts: house.config.tasks.attempts,
+        };
+        let effects = Effects::new(
+            house.clone(),
+            driver.clone(),
+            doors.clone(),
+            lists.clone(),
+            tracker.clone(),
+        );
+        tracker.spawn(settle_ticks(lists.clone(), driver.clone(), end.clone()));
+        let first = first_facts(&house, &lists).await?;
+        let watchers = start_watchers(&house, &driver, &queue, &end, &tracker);
+        if let Some(signals) = options.signals {
+            let say = options.progress.clone();
+            let driver = driver.clone();
+            tokio::spawn(async move { signals.follow(driver, |text| say(text)).await });
+        }
+        let loop_ = Driver::new(
+            supervisor,
+            house.clone(),
+            store.fleet_state(),
+            actions,
+            effects,
+            publisher,
+        );
+        let ending = loop_.run(received, first).await;
+        drop(watchers);
+        end.cancel();
+        close(&house, ending, &tracker).await;
+        drop(announced);
+        Ok(Ended { ending })
+    }
+}
+
+/// What is true before anything is decided: the lists, the direction, the containers.
+async fn first_facts(house: &House, lists: &TaskLists) -> Result<Vec<Event>, DaemonError> {
+    let head = house
+        .git
+        .branch_head()
+        .map_err(DaemonError::prerequisite("reading the branch"))?;
+    let present = lists
+        .direction_present(head)
+        .await
+        .map_err(DaemonError::prerequisite("reading the branch"))?;
+    let inventory = take_inventory(house).await;
+    Ok(vec![
+        Event::DirectionSeen { present },
+        Event::InventoryTaken(inventory),
+    ])
+}
+
+struct Watchers {
+    _remote: Option<RemoteWatch>,
+}
+
+fn start_watchers(
+    house: &Arc<House>,
+    driver: &DriverHandle,
+    queue: &Queue,
+    end: &CancellationToken,
+    tracker: &TaskTracker,
+) -> Watchers {
+    tracker.spawn(follow_engine(house.clone(), driver.clone(), end.clone()));
+    let mut changes = queue.changes();
+    let (queue_driver, queue_end) = (driver.clone(), end.clone());
+    tracker.spawn(async move {
+        loop {
+            tokio::select! {
+                () = queue_end.cancelled() => return,
+                changed = changes.changed() => match changed {
+                    Ok(()) => queue_driver.put(Input::QueueMoved).await,
+                    Err(_) => return,
+                },
+            }
+        }
+    });
+    let lists_end = end.clone();
+    let checkout = house.paths.agent(&AgentId::manager()).checkout();
+    tracker.spawn(watch_lists(checkout, driver.clone(), lists_end));
+    let remote = Path::new(house.config.repository_url.trim_start_matches("file://")).to_owned();
+    let remote = if remote.is_dir() {
+        match RemoteWatch::start(&remote, driver.clone()) {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                tracing::warn!(%error, "the remote is not watched; it is fetched at an interval");
+                None
+            }
+        }
+    } else {
+        None
+    };
+    Watchers { _remote: remote }
+}
+
+/// The checkout is made with the manager's first launch; from then on it is watched.
+async fn watch_lists(checkout: PathBuf, driver: DriverHandle, end: CancellationToken) {
+    let mut view = driver.view.clone();
+    loop {
+        if checkout.is_dir() {
+            match ListWatch::start(&checkout, driver.clone()) {
+                Ok(_watch) => {
+                    driver.put(Input::ListsTouched).await;
+                    end.cancelled().await;
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "task lists are not watched yet"),
+            }
+        }
+        // Anything the fleet does may have made it.
+        tokio::select! {
+            () = end.cancelled() => return,
+            changed = view.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Looks after ticked files until nobody can have the old ones open any more.
+async fn settle_ticks(lists: TaskLists, driver: DriverHandle, end: CancellationToken) {
+    let mut every = tokio::time::interval(SETTLE_TICKS);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        match lists.settle().await {
+            Ok(true) => driver.put(Input::ListsTouched).await,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "ticked task lists could not be looked after"),
+        }
+    }
+}
+
+async fn close(house: &House, ending: Ending, tracker: &TaskTracker) {
+    tracker.close();
+    if ending == Ending::Stop {
+        if let Err(error) = house.panes.shut_down().await {
+            tracing::warn!(error = error.chain(), "tmux was not shut down");
+        }
+        remove_containers(house).await;
+    }
+    if tokio::time::timeout(DOORS_CLOSE, tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "tasks still run {} s after the end: {}",
+            DOORS_CLOSE.as_secs(),
+            tracker.len()
+        );
+    }
+}
+
+/// Ended containers and their network; checkouts, homes and the store stay.
+async fn remove_containers(house: &House) {
+    let project = &house.config.project;
+    match house.runtime.list(project).await {
+        Ok(all) => {
+            for container in all.into_iter().filter(|c| !c.running) {
+                if let Err(error) = house.runtime.remove(&container.name).await {
+                    tracing::warn!(name = container.name, error = error.chain(), "not removed");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(error = error.chain(), "containers were not removed"),
+    }
+    if let Err(error) = house.runtime.remove_network(project).await {
+        tracing::warn!(error = error.chain(), "the network was not removed");
+    }
+}
+
+fn empty_view(supervisor: &Supervisor, house: &House) -> FleetView {
+    supervisor.view(house.clock.now())
+}
+
+/// Writes a file only its owner may read.
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

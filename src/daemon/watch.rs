@@ -1,0 +1,190 @@
+//! What tells us without being asked: the engine's events and saved task lists.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::effects::take_inventory;
+use super::handle::{DriverHandle, Input};
+use super::house::House;
+use super::lists::DIRECTION;
+use crate::ports::{PortResult, RuntimeEventKind};
+use crate::supervisor::Event;
+
+/// Between tries while the engine is away.
+const RECONNECT: Duration = Duration::from_secs(1);
+const RECONNECT_MOST: Duration = Duration::from_secs(30);
+/// An editor writes, syncs, renames: one save is several notifications.
+const SETTLE: Duration = Duration::from_millis(60);
+
+/// Follows the engine's events until `end`. After each (re)connection an inventory tells what was
+/// missed meanwhile.
+pub(super) async fn follow_engine(house: Arc<House>, driver: DriverHandle, end: CancellationToken) {
+    let mut delay = RECONNECT;
+    let mut connected_before = false;
+    while !end.is_cancelled() {
+        let connected = tokio::select! {
+            () = end.cancelled() => return,
+            connected = follow_once(&house, &driver, connected_before) => connected,
+        };
+        if let Err(error) = connected {
+            tracing::warn!(error = error.chain(), "the engine's events ended");
+        } else {
+            delay = RECONNECT;
+        }
+        connected_before = true;
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(delay) => {}
+        }
+        delay = (delay * 2).min(RECONNECT_MOST);
+    }
+}
+
+async fn follow_once(house: &House, driver: &DriverHandle, again: bool) -> PortResult<()> {
+    let project = &house.config.project;
+    let mut events = house
+        .runtime
+        .events(project, Some(house.clock.now()))
+        .await?;
+    if again {
+        let inventory = take_inventory(house).await;
+        driver.tell(Event::InventoryTaken(inventory)).await;
+    }
+    let mut starved: BTreeSet<String> = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        let event = event?;
+        match event.kind {
+            RuntimeEventKind::Started => {}
+            RuntimeEventKind::OutOfMemory => {
+                starved.insert(event.name);
+                let text = "something in its container was killed for lack of memory".to_owned();
+                let hint = Some("raise `container.memory`".to_owned());
+                driver
+                    .tell(Event::Noticed {
+                        agent: Some(event.agent),
+                        text,
+                        hint,
+                    })
+                    .await;
+            }
+            RuntimeEventKind::Died { exit_code } => {
+                // An engine that shuts down stops everything first; its end is not theirs.
+                if house.runtime.probe().await.is_err() {
+                    continue;
+                }
+                let out_of_memory = starved.remove(&event.name) && exit_code == 137;
+                driver
+                    .tell(Event::Exited {
+                        agent: event.agent,
+                        incarnation: event.incarnation,
+                        exit_code: Some(exit_code),
+                        out_of_memory,
+                    })
+                    .await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Watches the directory with the task lists: a save in place and a save by rename both arrive.
+pub(super) struct ListWatch {
+    _watcher: RecommendedWatcher,
+}
+
+impl ListWatch {
+    /// The directory must exist. Other files in it, and everything below, are ignored.
+    pub(super) fn start(directory: &Path, driver: DriverHandle) -> notify::Result<Self> {
+        let (touched, mut touches) = mpsc::channel::<()>(1);
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                let ours = event.is_ok_and(|event| {
+                    !event.kind.is_access() && event.paths.iter().any(|path| concerns_us(path))
+                });
+                if ours {
+                    // Full: a touch is on its way already.
+                    let _full = touched.try_send(());
+                }
+            })?;
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        tokio::spawn(async move {
+            while touches.recv().await.is_some() {
+                tokio::time::sleep(SETTLE).await;
+                let _more = touches.try_recv();
+                driver.put(Input::ListsTouched).await;
+            }
+        });
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+fn concerns_us(path: &Path) -> bool {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| {
+            name == DIRECTION || (name.starts_with("WORKER_") && name.ends_with("_TASK_LIST.md"))
+        })
+}
+
+/// Watches a remote that is a directory on this machine: a push there arrives at once. Other
+/// remotes are fetched at an interval, because git servers tell nobody.
+pub(super) struct RemoteWatch {
+    _watcher: RecommendedWatcher,
+}
+
+impl RemoteWatch {
+    pub(super) fn start(remote: &Path, driver: DriverHandle) -> notify::Result<Self> {
+        let (touched, mut touches) = mpsc::channel::<()>(1);
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                if event.is_ok_and(|event| !event.kind.is_access()) {
+                    let _full = touched.try_send(());
+                }
+            })?;
+        for part in ["refs/heads", "."] {
+            let path = remote.join(part);
+            let path = if path.is_dir() {
+                path
+            } else {
+                remote.join(".git").join(part)
+            };
+            if path.is_dir() {
+                let mode = if part == "." {
+                    RecursiveMode::NonRecursive
+                } else {
+                    RecursiveMode::Recursive
+                };
+                watcher.watch(&path, mode)?;
+            }
+        }
+        tokio::spawn(async move {
+            while touches.recv().await.is_some() {
+                tokio::time::sleep(SETTLE).await;
+                let _more = touches.try_recv();
+                let (reply, _unread) = tokio::sync::oneshot::channel();
+                let request = crate::model::Request::Fetch;
+                driver.put(Input::Request { request, reply }).await;
+            }
+        });
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lists_and_the_direction_concern_us() {
+        assert!(concerns_us(Path::new("/x/WORKER_3_TASK_LIST.md")));
+        assert!(concerns_us(Path::new("/x/PROJECT_DIRECTION.md")));
+        assert!(!concerns_us(Path::new("/x/.WORKER_3_TASK_LIST.md.swp")));
+    }
+}

@@ -1,0 +1,729 @@
+//! The binary as people run it: arguments, output, exit codes. A fleet that is not there answers
+//! on a real control socket; home and environment are the test's own.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use orchestrator::api::{Access, bind_unix, router, serve_unix};
+use orchestrator::cli::Exit;
+use orchestrator::client::registry::{self, Entry};
+use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, StatusReport};
+use orchestrator::model::view::{
+    AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
+};
+use orchestrator::model::{AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// A home of its own, and nothing of the machine's environment.
+struct House {
+    root: tempfile::TempDir,
+}
+
+impl House {
+    fn new() -> Self {
+        Self {
+            root: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("orchestrator"));
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.root.path())
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .current_dir(self.root.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().unwrap())
+    }
+
+    fn registry(&self) -> PathBuf {
+        self.path("run/orchestrator/running")
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    fn ended(self, exit: Exit) -> Self {
+        assert_eq!(self.code, i32::from(exit.code()), "{self:?}");
+        self
+    }
+}
+
+/// Answers requests; when asked to end, says so in its snapshots and goes.
+struct Fleet {
+    asked: Mutex<Vec<Request>>,
+    views: watch::Sender<Arc<FleetView>>,
+    shutdown: CancellationToken,
+}
+
+#[async_trait]
+impl ControlPort for Fleet {
+    async fn request(&self, request: Request) -> Result<Reply, ControlError> {
+        self.asked.lock().unwrap().push(request.clone());
+        match request {
+            Request::Restart { agent } if agent.as_str() != "worker-1" => Ok(Reply::Denied {
+                code: "UNKNOWN_AGENT".into(),
+                reason: format!("there is no agent `{agent}`"),
+                hint: Some("there are manager and worker-1".into()),
+            }),
+            Request::End { .. } => {
+                self.views.send_modify(|view| {
+                    let mut next = FleetView::clone(view);
+                    next.generation += 1;
+                    next.phase = "stopping".into();
+                    *view = Arc::new(next);
+                });
+                self.shutdown.cancel();
+                Ok(Reply::Accepted)
+            }
+            _ => Ok(Reply::Accepted),
+        }
+    }
+
+    async fn hook(&self, _: HookReport, _: serde_json::Value) -> Result<HookAnswer, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn status_line(&self, _: StatusReport) -> Result<String, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    fn view(&self) -> watch::Receiver<Arc<FleetView>> {
+        self.views.subscribe()
+    }
+}
+
+/// A supervisor that runs in this test, for the binary to talk to.
+struct Supervisor {
+    fleet: Arc<Fleet>,
+    /// Stands for the supervisor's process, which must be gone before `down` returns.
+    process: Option<std::process::Child>,
+    runtime: tokio::runtime::Runtime,
+    task: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
+}
+
+impl Supervisor {
+    fn start(house: &House, project: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let state = house.path(&format!("state-{project}"));
+        let socket = state.join("run/control.sock");
+        let (views, _) = watch::channel(Arc::new(view(project, &state)));
+        let shutdown = CancellationToken::new();
+        let fleet = Arc::new(Fleet {
+            asked: Mutex::new(Vec::new()),
+            views,
+            shutdown: shutdown.clone(),
+        });
+        let listener = runtime.block_on(bind_unix(&socket)).unwrap();
+        let router = router(fleet.clone(), Access::Local);
+        let task = runtime.spawn(serve_unix(listener, router, shutdown));
+        let process = Command::new("sleep").arg("600").spawn().unwrap();
+        let entry = Entry {
+            project: project.into(),
+            pid: process.id(),
+            state_directory: state,
+            control_socket: socket,
+            api_address: None,
+            config_directory: house.path(&format!("config-{project}")),
+            version: "0".into(),
+            started_at: Timestamp(0),
+        };
+        registry::write(&house.registry(), &entry).unwrap();
+        Self {
+            fleet,
+            process: Some(process),
+            runtime,
+            task: Some(task),
+        }
+    }
+
+    fn take_asked(&self) -> Vec<Request> {
+        std::mem::take(&mut self.fleet.asked.lock().unwrap())
+    }
+
+    /// The process ends once the server has, as the daemon's does.
+    fn end_with_the_server(&mut self) {
+        let task = self.task.take().unwrap();
+        let mut process = self.process.take().unwrap();
+        self.runtime.spawn(async move {
+            let _ = task.await;
+            process.kill().unwrap();
+            process.wait().unwrap();
+        });
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn view(project: &str, state: &Path) -> FleetView {
+    let agent = |id: AgentId, role| AgentView {
+        role,
+        incarnation: Incarnation(1),
+        state: "idle".into(),
+        reason: "nothing to do".into(),
+        since: Timestamp(0),
+        session: None,
+        container: None,
+        credential: None,
+        model: None,
+        task: None,
+        queued: 0,
+        tasks_done: 0,
+        branch: format!("agent/{id}"),
+        head: None,
+        ahead: None,
+        behind: None,
+        turns: 0,
+        restarts: 0,
+        usage: UsageView::default(),
+        task_list: None,
+        last_hook: None,
+        last_hook_at: None,
+        id,
+    };
+    FleetView {
+        generation: 1,
+        at: Timestamp(0),
+        project: project.into(),
+        version: "0".into(),
+        phase: "running".into(),
+        branch: "main".into(),
+        branch_head: None,
+        pushed: true,
+        push_problem: None,
+        tmux_socket: format!("orchestrator-{project}"),
+        task_list_directory: state.display().to_string(),
+        agents: vec![
+            agent(AgentId::manager(), Role::Manager),
+            agent(AgentId::worker(1), Role::Worker),
+        ],
+        tasks: TaskCounts::default(),
+        merges: MergeCounts::default(),
+        planning: PlanningView::default(),
+        unknown_hooks: Vec::new(),
+        notices: Vec::new(),
+    }
+}
+
+#[test]
+fn help_teaches_with_examples_and_lists_the_exit_codes() {
+    let house = House::new();
+    let short = house.run(&["-h"]).ended(Exit::Done);
+    assert!(short.stdout.contains("orchestrator init ./fleet"));
+    insta::assert_snapshot!(house.run(&["--help"]).ended(Exit::Done).stdout);
+    for command in [
+        "up",
+        "down",
+        "status",
+        "attach",
+        "logs",
+        "restart",
+        "plan",
+        "fetch",
+        "edit",
+        "config",
+        "init",
+        "doctor",
+        "demo",
+        "completions",
+        "man",
+    ] {
+        let help = house.run(&[command, "--help"]).ended(Exit::Done).stdout;
+        assert!(help.contains("Usage: orchestrator"), "{command}: {help}");
+        assert!(
+            short.stdout.contains(&format!("\n  {command} ")),
+            "{command}"
+        );
+    }
+    assert!(
+        !short.stdout.contains("\n  view "),
+        "`view` is not for people"
+    );
+}
+
+#[test]
+fn wrong_usage_ends_with_two_and_says_what_is_right() {
+    let house = House::new();
+    let ran = house.run(&["statsu"]).ended(Exit::Usage);
+    assert!(ran.stderr.contains("status"), "{ran:?}");
+    assert_eq!(ran.stdout, "");
+    let ran = house.run(&[]).ended(Exit::Usage);
+    assert!(ran.stderr.contains("no command and no `--config DIR`"));
+    assert!(ran.stderr.contains("orchestrator init"));
+    let ran = house.run(&["doctor"]).ended(Exit::Usage);
+    assert!(ran.stderr.contains("hint: add `--config DIR`"));
+    house
+        .run(&["down", "--drain", "--detach"])
+        .ended(Exit::Usage);
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let house = House::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = house.run(&["completions", shell]).ended(Exit::Done).stdout;
+        assert!(script.contains("orchestrator") && script.contains("attach"));
+    }
+    let page = house.run(&["man"]).ended(Exit::Done).stdout;
+    assert!(page.contains(".TH") && page.contains("Exit codes"));
+    house.run(&["man", "--dir", "pages"]).ended(Exit::Done);
+    assert!(house.path("pages/orchestrator.1").is_file());
+    assert!(house.path("pages/orchestrator-down.1").is_file());
+}
+
+#[test]
+fn with_nobody_running_every_command_says_how_to_start() {
+    let house = House::new();
+    for args in [
+        &["status"][..],
+        &["status", "--watch"],
+        &["down"],
+        &["attach", "worker-1"],
+        &["logs", "worker-1"],
+        &["restart", "worker-1"],
+        &["plan"],
+        &["fetch"],
+        &["edit", "worker-1"],
+    ] {
+        let ran = house.run(args).ended(Exit::NotRunning);
+        assert_eq!(ran.stdout, "", "{args:?}");
+        assert_eq!(
+            ran.stderr,
+            "error: no supervisor is running for this user\n\
+             hint: start it: `orchestrator up -d --config DIR`\n",
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn status_is_a_table_for_people_and_json_for_programs() {
+    let house = House::new();
+    let _supervisor = Supervisor::start(&house, "one");
+    let table = house.run(&["status"]).ended(Exit::Done).stdout;
+    assert!(table.starts_with("one: running, branch main, version 0\n"));
+    assert!(
+        table.contains("worker-1  worker   idle: nothing to do"),
+        "{table}"
+    );
+    assert!(!table.contains('\u{1b}'), "no colours in a pipe");
+    let json = house.run(&["status", "--json"]).ended(Exit::Done).stdout;
+    let read: FleetView = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, view("one", &house.path("state-one")));
+}
+
+#[test]
+fn several_supervisors_are_told_apart_by_name_or_directory() {
+    let house = House::new();
+    let _one = Supervisor::start(&house, "one");
+    let _two = Supervisor::start(&house, "two");
+    let ran = house.run(&["status"]).ended(Exit::Refused);
+    assert!(
+        ran.stderr
+            .contains("several supervisors are running: one, two")
+    );
+    assert!(ran.stderr.contains("hint: say which"));
+    let ran = house.run(&["status", "--project", "two"]).ended(Exit::Done);
+    assert!(ran.stdout.starts_with("two: "));
+    let ran = house
+        .run(&["--config", "config-one", "status"])
+        .ended(Exit::Done);
+    assert!(ran.stdout.starts_with("one: "));
+    let ran = house
+        .run(&["status", "--project", "three"])
+        .ended(Exit::NotRunning);
+    assert!(ran.stderr.contains("running are: one, two"));
+}
+
+#[test]
+fn requests_reach_the_supervisor_and_refusals_come_back() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    house.run(&["plan"]).ended(Exit::Done);
+    house.run(&["fetch"]).ended(Exit::Done);
+    house.run(&["restart", "worker-1"]).ended(Exit::Done);
+    let ran = house.run(&["restart", "worker-9"]).ended(Exit::NotFound);
+    assert_eq!(
+        ran.stderr,
+        "error: there is no agent `worker-9`\nhint: there are manager and worker-1\n"
+    );
+    let restart = |name: &str| Request::Restart { agent: name.into() };
+    assert_eq!(
+        supervisor.take_asked(),
+        [
+            Request::Plan,
+            Request::Fetch,
+            restart("worker-1"),
+            restart("worker-9")
+        ]
+    );
+}
+
+#[test]
+fn down_waits_for_the_end_and_says_how_it_goes() {
+    for (flag, ending) in [
+        (None, Ending::Stop),
+        (Some("--drain"), Ending::Drain),
+        (Some("--detach"), Ending::Detach),
+    ] {
+        let house = House::new();
+        let mut supervisor = Supervisor::start(&house, "one");
+        supervisor.end_with_the_server();
+        let args: Vec<&str> = ["down"].into_iter().chain(flag).collect();
+        let ran = house.run(&args).ended(Exit::Done);
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.contains("running: 2 idle"), "{ran:?}");
+        assert_eq!(supervisor.take_asked(), [Request::End { ending }]);
+        house.run(&["status"]).ended(Exit::NotRunning);
+    }
+}
+
+#[test]
+fn down_gives_up_after_its_time() {
+    let house = House::new();
+    // The server ends, the process does not.
+    let _supervisor = Supervisor::start(&house, "one");
+    let ran = house
+        .run(&["down", "--timeout", "1s"])
+        .ended(Exit::TimedOut);
+    assert!(ran.stderr.contains("error: it has not ended after 1s"));
+    assert!(ran.stderr.contains("hint: "));
+}
+
+#[test]
+fn watching_in_a_pipe_prints_each_change_and_ends_with_the_supervisor() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    let mut child = house
+        .command(&["status", "--watch", "--json"])
+        .spawn()
+        .unwrap();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut read = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+        line
+    };
+    let first: FleetView = serde_json::from_str(&read()).unwrap();
+    assert_eq!(first.generation, 1);
+    supervisor.fleet.views.send_modify(|view| {
+        let mut next = FleetView::clone(view);
+        next.generation = 2;
+        *view = Arc::new(next);
+    });
+    let second: FleetView = serde_json::from_str(&read()).unwrap();
+    assert_eq!(second.generation, 2);
+    supervisor.fleet.shutdown.cancel();
+    assert_eq!(read(), "");
+    let ran = Ran::from(child.wait_with_output().unwrap()).ended(Exit::Done);
+    assert_eq!(ran.stderr, "the supervisor has ended\n");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_command_quietly() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    let mut child = house.command(&["status", "--watch"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let deadline = Instant::now() + LONG;
+    // A write to the closed pipe happens with a next change at the latest.
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it still writes to nobody");
+        supervisor.fleet.views.send_modify(|view| {
+            let mut next = FleetView::clone(view);
+            next.generation += 1;
+            *view = Arc::new(next);
+        });
+        std::thread::yield_now();
+    }
+    let ran = Ran::from(child.wait_with_output().unwrap()).ended(Exit::Done);
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
+fn logs_are_read_and_followed_across_files() {
+    let house = House::new();
+    let _supervisor = Supervisor::start(&house, "one");
+    let log = house.path("state-one/log/agents/worker-1.log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(log.with_extension("log.1"), "a\nb\n").unwrap();
+    std::fs::write(&log, "c\n").unwrap();
+    let last = house
+        .run(&["logs", "worker-1", "-n", "2"])
+        .ended(Exit::Done);
+    assert_eq!(last.stdout, "b\nc\n");
+    let ran = house.run(&["logs", "worker-7"]).ended(Exit::NotFound);
+    assert!(ran.stderr.contains("hint: there are: worker-1"));
+
+    let mut command = house.command(&["logs", "worker-1", "-f", "-n", "1"]);
+    let mut child = command.spawn().unwrap();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut read = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+        line
+    };
+    assert_eq!(read(), "c\n");
+    std::fs::rename(&log, log.with_extension("log.1")).unwrap();
+    std::fs::write(&log, "d\n").unwrap();
+    assert_eq!(read(), "d\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn edit_opens_the_workers_list_in_the_persons_editor() {
+    let house = House::new();
+    let _supervisor = Supervisor::start(&house, "one");
+    let edit = |name: &str, editor: &str| {
+        let mut command = house.command(&["edit", name]);
+        Ran::from(command.env("EDITOR", editor).output().unwrap())
+    };
+    edit("worker-1", "echo '- [ ] work' >>").ended(Exit::Done);
+    let list = house.path("state-one/WORKER_1_TASK_LIST.md");
+    assert_eq!(std::fs::read_to_string(&list).unwrap(), "- [ ] work\n");
+    let ran = edit("worker-1", "false").ended(Exit::Failure);
+    assert!(ran.stderr.contains("the editor `false` ended with"));
+    let ran = edit("manager", "false").ended(Exit::Refused);
+    assert!(ran.stderr.contains("PROJECT_DIRECTION.md"));
+    std::fs::remove_file(&list).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &list).unwrap();
+    let ran = edit("worker-1", "cat").ended(Exit::Refused);
+    assert!(ran.stderr.contains("is not a plain file"));
+}
+
+#[test]
+fn attach_becomes_tmux_with_the_fleets_socket() {
+    let house = House::new();
+    let _supervisor = Supervisor::start(&house, "one");
+    let bin = house.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let tmux = bin.join("tmux");
+    std::fs::write(&tmux, "#!/bin/sh\necho \"$@\"\n").unwrap();
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    std::fs::set_permissions(&tmux, mode).unwrap();
+    let attach = |name: &str| {
+        let mut command = house.command(&["attach", name]);
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        Ran::from(command.env("PATH", path).output().unwrap())
+    };
+    let ran = attach("worker-1").ended(Exit::Done);
+    assert_eq!(ran.stdout, "-L orchestrator-one attach -t =worker-1\n");
+    let ran = attach("worker-2").ended(Exit::NotFound);
+    assert!(ran.stderr.contains("there are: manager, worker-1"));
+}
+
+#[test]
+fn init_without_a_terminal_wants_flags() {
+    let house = House::new();
+    let ran = house.run(&["init", "fleet"]).ended(Exit::Usage);
+    assert!(
+        ran.stderr
+            .contains("missing: --repository URL, --workers N")
+    );
+    assert!(!house.path("fleet").exists());
+    std::fs::create_dir(house.path("old")).unwrap();
+    std::fs::write(house.path("old/orchestrator.json"), "{}").unwrap();
+    let ran = house.run(&["init", "old"]).ended(Exit::Refused);
+    assert!(ran.stderr.contains("exists already"));
+}
+
+#[test]
+fn what_init_writes_is_a_valid_configuration() {
+    let house = House::new();
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "https://example.com/r.git",
+        "--workers",
+        "2",
+    ];
+    let ran = house.run(&init).ended(Exit::Done);
+    assert!(
+        ran.stderr
+            .contains("next: orchestrator doctor --config fleet")
+    );
+    let ran = house.run(&["config", "check", "--config", "fleet"]);
+    assert!(
+        ran.ended(Exit::Done)
+            .stdout
+            .ends_with("/fleet: no problems\n")
+    );
+    let schema = std::fs::read_to_string(house.path("fleet/orchestrator.schema.json")).unwrap();
+    let printed = house.run(&["config", "schema"]).ended(Exit::Done).stdout;
+    assert_eq!(schema, printed);
+    let show = [
+        "config",
+        "show",
+        "--origin",
+        "--config",
+        "fleet",
+        "--set",
+        "workerCount=5",
+    ];
+    let shown = house.run(&show).ended(Exit::Done).stdout;
+    assert!(
+        shown.contains("workerCount = 5  # --set workerCount\n"),
+        "{shown}"
+    );
+    house.run(&init).ended(Exit::Refused);
+}
+
+#[test]
+fn a_bad_configuration_is_told_whole_and_ends_with_two() {
+    let house = House::new();
+    std::fs::create_dir(house.path("fleet")).unwrap();
+    let text = "{\n  \"workerCuont\": 3,\n  \"branch\": 7\n}\n";
+    std::fs::write(house.path("fleet/orchestrator.json"), text).unwrap();
+    for args in [
+        &["config", "check", "--config", "fleet"][..],
+        &["--config", "fleet"],
+        &["up", "-d", "--config", "fleet"],
+    ] {
+        let ran = house.run(args).ended(Exit::Usage);
+        for word in [
+            "orchestrator.json:2",
+            "workerCount",
+            "branch",
+            "repositoryUrl",
+        ] {
+            assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
+        }
+        assert_eq!(ran.stdout, "");
+    }
+    let ran = house
+        .run(&["doctor", "--json", "--config", "fleet"])
+        .ended(Exit::Usage);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["checks"][0]["name"], "configuration");
+    assert_eq!(report["checks"][0]["outcome"], "fail");
+}
+
+#[test]
+fn doctor_names_each_thing_that_is_missing_with_its_fix() {
+    let house = House::new();
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "../nowhere",
+        "--workers",
+        "1",
+    ];
+    house.run(&init).ended(Exit::Done);
+    let args = ["doctor", "--json", "--config", "fleet"];
+    let ran = house.run(&args).ended(Exit::Prerequisite);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let check = |name: &str| {
+        let checks = report["checks"].as_array().unwrap().iter();
+        checks
+            .clone()
+            .find(|check| check["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(check("configuration")["outcome"], "ok");
+    for name in ["repository", "credentials"] {
+        assert_eq!(check(name)["outcome"], "fail", "{ran:?}");
+        assert!(!check(name)["fix"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(check("state directory")["outcome"], "ok");
+    assert_eq!(check("git")["outcome"], "ok");
+    let text = house.run(
+        &args[..1]
+            .iter()
+            .chain(&args[2..])
+            .copied()
+            .collect::<Vec<_>>(),
+    );
+    assert!(
+        text.ended(Exit::Prerequisite)
+            .stdout
+            .contains("FAIL  credentials: ")
+    );
+}
+
+#[test]
+fn a_second_supervisor_of_the_same_fleet_is_refused() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "https://example.com/r.git",
+        "--workers",
+        "1",
+    ];
+    house.run(&init).ended(Exit::Done);
+    // The fleet's state directory is the one whose control socket answers.
+    let state = house.path("state-two");
+    std::fs::create_dir(&state).unwrap();
+    let socket = house.path("state-one/run/control.sock");
+    std::os::unix::fs::symlink(socket, state.join("control.sock")).unwrap();
+    let set = format!("--set=stateDirectory={}", state.display());
+    for up in [&["up"][..], &["up", "-d"], &[]] {
+        let args: Vec<&str> = up
+            .iter()
+            .copied()
+            .chain(["--config", "fleet", &set])
+            .collect();
+        let ran = house.run(&args).ended(Exit::AlreadyRunning);
+        assert!(
+            ran.stderr
+                .contains("the supervisor of `one` is running already")
+        );
+    }
+    assert_eq!(supervisor.take_asked(), []);
+}
