@@ -1,5 +1,5 @@
-//! The decision core in its world, with the daemon dying after every single step, every event
-//! delivered twice, and random behaviour. At the end every task is done exactly once and nothing
+//! The decision core in its world: the daemon dies after every single step, every event comes
+//! twice, and agents behave at random. At the end every task is done exactly once and nothing
 //! is stuck.
 
 use std::time::Duration;
