@@ -319,7 +319,9 @@ fn before_the_first_inventory_no_deadline_is_due() {
     world.start_daemon(false);
     world.advance(Duration::from_secs(60));
     assert_eq!(state(&world).incarnation, FIRST);
-    let next = world.supervisor().and_then(|s| s.next_deadline());
+    let next = world
+        .supervisor()
+        .and_then(crate::supervisor::Supervisor::next_deadline);
     assert!(next.is_none_or(|(at, _)| at > world.now));
 }
 
