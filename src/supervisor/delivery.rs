@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::action::{Action, ClaimFor};
-use super::lifecycle::{LOOK_AT_DIALOG, finish_action};
-use super::state::{FinishAs, Finishing, Held, Phase};
+use super::lifecycle::finish_action;
+use super::screens::LOOK_AT_DIALOG;
+use super::state::{AgentState, FinishAs, Finishing, Held, Phase};
 use super::texts;
 use crate::model::{AgentId, Incarnation, Screen, Task, TaskId, Timestamp};
 
@@ -82,13 +83,18 @@ impl Supervisor {
             return;
         };
         let fence = task.claim.as_ref().map_or(0, |claim| claim.fence);
+        if knows_claim(agent, &task.id, fence) {
+            return;
+        }
         let purpose = match &agent.phase {
             Phase::Claiming {
                 task: wanted,
                 purpose,
-            } if *wanted == task.id => purpose.clone(),
+            } if *wanted == task.id => Some(purpose.clone()),
+            // It died meanwhile: it is told when it is back.
+            phase if phase.comes_back() && agent.held.is_none() => None,
             _ => {
-                // The agent died or was stopped meanwhile: give it back.
+                // The agent was stopped meanwhile: give it back.
                 let back = Finishing {
                     task: task.id,
                     fence,
@@ -109,11 +115,13 @@ impl Supervisor {
             since: now,
             attempts: task.attempts,
             delivered: false,
+            interrupted: false,
             task: task.id,
         });
         match purpose {
-            ClaimFor::Paste => self.deliver_held(now, id, 1),
-            ClaimFor::Answer { callback } => {
+            None => {}
+            Some(ClaimFor::Paste) => self.deliver_held(now, id, 1),
+            Some(ClaimFor::Answer { callback }) => {
                 let Some(held) = &mut agent.held else { return };
                 held.delivered = true;
                 let text = held.text.clone();
@@ -153,9 +161,8 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        let interrupted = agent.conversed && agent.phase == Phase::Idle && attempt == 1;
         let Some(held) = &mut agent.held else { return };
-        if interrupted && (held.delivered || agent.restarts > 0) {
+        if held.delivered {
             held.text = texts::again(&held.text);
         }
         held.delivered = false;
@@ -166,6 +173,7 @@ impl Supervisor {
             Phase::Delivering {
                 until: now + PASTE_DEADLINE,
                 attempt,
+                looking: false,
             },
             reason,
         );
@@ -192,6 +200,7 @@ impl Supervisor {
             agent.phase = Phase::Delivering {
                 until: now + receipt_deadline,
                 attempt,
+                looking: false,
             };
         }
     }
@@ -214,6 +223,7 @@ impl Supervisor {
             agent.phase = Phase::Delivering {
                 until: now + Duration::from_secs(1),
                 attempt,
+                looking: false,
             };
             self.act(Action::EnsurePane { agent: id.clone() });
         }
@@ -234,6 +244,7 @@ impl Supervisor {
         agent.phase = Phase::Delivering {
             until: now + receipt_deadline,
             attempt: attempt + 1,
+            looking: true,
         };
         self.act(Action::EnsurePane { agent: id.clone() });
         self.act(Action::CheckScreen {
@@ -248,18 +259,24 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        let Phase::Delivering { attempt, .. } = agent.phase else {
+        let Phase::Delivering {
+            attempt, looking, ..
+        } = agent.phase
+        else {
             return;
         };
         match screen {
+            // Seen before the paste that is on its way: no reason for another one.
+            Screen::Ready if !looking => {}
             Screen::Ready => self.deliver_held(now, id, attempt.max(1)),
             // A person may be typing: wait once, then clear the line.
-            Screen::Draft if attempt > 1 => self.deliver_held(now, id, attempt),
+            Screen::Draft if attempt > 1 && looking => self.deliver_held(now, id, attempt),
             Screen::Draft => {
                 let until = now + LOOK_AT_DIALOG;
                 agent.phase = Phase::Delivering {
                     until,
                     attempt: attempt.max(1),
+                    looking: false,
                 };
             }
             // A turn runs: ours without its hook, or a person's. Its Stop hook will tell.
@@ -281,6 +298,7 @@ impl Supervisor {
                 agent.phase = Phase::Delivering {
                     until: now + LOOK_AT_DIALOG,
                     attempt,
+                    looking: false,
                 };
             }
         }
@@ -291,4 +309,14 @@ impl Supervisor {
             agent.finishing.retain(|finishing| finishing.task != *task);
         }
     }
+}
+
+/// The event is a repeat: the claim is in its hand, or on its way back.
+fn knows_claim(agent: &AgentState, task: &TaskId, fence: u64) -> bool {
+    let held = agent.held.as_ref();
+    held.is_some_and(|held| held.task == *task && held.fence == fence)
+        || agent
+            .finishing
+            .iter()
+            .any(|f| f.task == *task && f.fence == fence)
 }

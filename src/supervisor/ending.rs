@@ -10,6 +10,10 @@ impl Supervisor {
     pub(super) fn request_end(&mut self, now: Timestamp, ending: Ending) -> Reply {
         match self.fleet.ending() {
             Some(present) if present == ending => return Reply::AlreadySo,
+            Some(Ending::Detach) => {
+                let hint = "start it again, then stop it".to_owned();
+                return denied("ENDING", "the daemon is detaching".into(), Some(hint));
+            }
             // Stop may overtake a drain, detach may overtake both; nothing else changes course.
             Some(Ending::Stop) if ending != Ending::Detach => {
                 let hint = "a stop is under way; a detach leaves the agents as they are".to_owned();
@@ -40,6 +44,7 @@ impl Supervisor {
             Phase::Backoff { .. } | Phase::Failed => agent.enter(now, Phase::Absent, "stopped"),
             _ => {
                 let incarnation = agent.incarnation;
+                let launching = agent.phase == Phase::Launching;
                 agent.enter(
                     now,
                     Phase::Stopping {
@@ -47,11 +52,14 @@ impl Supervisor {
                     },
                     "stopping",
                 );
-                self.act(Action::StopContainer {
-                    agent: id.clone(),
-                    incarnation,
-                    grace,
-                });
+                // What is not there yet would be found gone: it is stopped when it has been launched.
+                if !launching {
+                    self.act(Action::StopContainer {
+                        agent: id.clone(),
+                        incarnation,
+                        grace,
+                    });
+                }
             }
         }
     }

@@ -33,6 +33,11 @@ impl Supervisor {
         }
         self.remember(now, &report);
         let id = report.agent.clone();
+        if self.fleet.agents[&id].phase.is_over() {
+            self.last_words(now, &id, &report.fact);
+            self.answer(callback, HookAnswer::LetGo);
+            return;
+        }
         match report.fact {
             HookFact::SessionStarted { source } => {
                 self.on_session_started(now, &id, &source, report.session);
@@ -162,7 +167,7 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        if matches!(agent.phase, Phase::Stopping { .. } | Phase::Claiming { .. }) {
+        if matches!(agent.phase, Phase::Claiming { .. }) {
             return;
         }
         match &mut agent.held {
@@ -194,7 +199,7 @@ impl Supervisor {
             return;
         };
         agent.turns += 1;
-        if matches!(agent.phase, Phase::Stopping { .. } | Phase::Claiming { .. }) {
+        if matches!(agent.phase, Phase::Claiming { .. }) {
             self.answer(callback, HookAnswer::LetGo);
             return;
         }
@@ -206,30 +211,50 @@ impl Supervisor {
             return;
         }
         agent.enter(now, Phase::Idle, "its turn ended");
-        match agent.held.take() {
-            Some(held) if held.delivered => {
-                agent.tasks_done += 1;
-                let title = held.title.clone();
-                let source = held.source.clone();
-                let finishing = Finishing {
-                    task: held.task,
-                    fence: held.fence,
-                    text: last_message,
-                    outcome: FinishAs::Done,
-                };
-                let complete = finish_action(id, &finishing);
-                agent.finishing.push(finishing);
-                self.act(complete);
-                self.work_ended(now, id, &title, &source);
-            }
-            Some(held) => {
-                agent.held = Some(held);
+        if !self.finish_delivered(now, id, last_message) {
+            if self.fleet.agents[id].held.is_some() {
                 self.answer_with_held(now, id, callback);
                 return;
             }
-            None => self.import(id, None),
+            self.import(id, None);
         }
         self.next_or_let_go(now, id, callback);
+    }
+
+    /// Its turn ended, so what it was given is done. False if it was given nothing.
+    fn finish_delivered(&mut self, now: Timestamp, id: &AgentId, text: String) -> bool {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return false;
+        };
+        let Some(held) = agent.held.take_if(|held| held.delivered) else {
+            return false;
+        };
+        agent.tasks_done += 1;
+        let finishing = Finishing {
+            task: held.task,
+            fence: held.fence,
+            text,
+            outcome: FinishAs::Done,
+        };
+        let complete = finish_action(id, &finishing);
+        agent.finishing.push(finishing);
+        self.act(complete);
+        self.work_ended(now, id, &held.title, &held.source);
+        true
+    }
+
+    /// From a process that has ended or is being ended: work it finished counts, nothing else does.
+    fn last_words(&mut self, now: Timestamp, id: &AgentId, fact: &HookFact) {
+        if let HookFact::Stopped {
+            background_tasks: 0,
+            last_message,
+        } = fact
+        {
+            if let Some(agent) = self.fleet.agents.get_mut(id) {
+                agent.turns += 1;
+            }
+            self.finish_delivered(now, id, last_message.clone());
+        }
     }
 
     /// A turn of somebody else ended while our text waited: hand it over now.
@@ -276,6 +301,9 @@ impl Supervisor {
             .as_ref()
             .is_some_and(|held| held.delivered && held.text == text);
         if same && agent.phase == Phase::Working {
+            if let Some(held) = &mut agent.held {
+                held.delivered = false;
+            }
             self.at_prompt(now, id);
         }
     }
@@ -344,9 +372,6 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        if matches!(agent.phase, Phase::Stopping { .. }) {
-            return;
-        }
         agent.enter(now, Phase::Limited { until }, text.clone());
         let credential = agent.credential.clone();
         if delay != AFTER_SERVER_ERROR {

@@ -144,6 +144,8 @@ impl Supervisor {
         let merging = &mut self.fleet.merging;
         merging.push_in_flight = false;
         merging.fetch_in_flight = false;
+        // What was pushed while we were away is looked at first.
+        merging.fetch_at = Some(Timestamp(0));
         // Whether their tasks reached the queue shows there.
         for conflict in merging.conflicts.values_mut() {
             conflict.seen = true;
@@ -178,12 +180,12 @@ impl Supervisor {
             MergeOutcome::Merged { head } => {
                 self.fleet.merging.merged += 1;
                 self.branch_moved(head);
-                self.count_resolved(id, commit);
+                self.count_resolved(id);
                 self.judge_conflicts(id);
                 self.want_push(Duration::ZERO);
             }
             MergeOutcome::UpToDate => {
-                self.count_resolved(id, commit);
+                self.count_resolved(id);
                 self.judge_conflicts(id);
             }
             MergeOutcome::Conflict { files } => self.conflicted(now, id, commit, &title, &files),
@@ -206,12 +208,18 @@ impl Supervisor {
         self.act(Action::ReadTaskLists);
     }
 
-    fn count_resolved(&mut self, id: &AgentId, commit: &CommitId) {
-        let asked = format!("{id} {commit}");
+    /// A commit of `id` is in the branch, and with it its earlier ones that were in conflict.
+    fn count_resolved(&mut self, id: &AgentId) {
         let merging = &mut self.fleet.merging;
-        if merging.conflicts_asked.remove(&asked).is_some() {
-            merging.resolved += 1;
+        if merging.conflicts.contains_key(id) {
+            return;
         }
+        let before = merging.conflicts_asked.len();
+        merging
+            .conflicts_asked
+            .retain(|asked, _| asked.split(' ').next() != Some(id.as_str()));
+        let resolved = before - merging.conflicts_asked.len();
+        merging.resolved += u32::try_from(resolved).unwrap_or(u32::MAX);
     }
 
     /// The manager's work is in the branch: what it was asked to merge is merged again. Up to date
@@ -281,11 +289,12 @@ impl Supervisor {
             .candidates
             .get(&id)
             .is_some_and(|tasks| tasks.contains(task));
-        let held =
-            self.fleet.agents.get(&id).is_some_and(|manager| {
-                manager.held.as_ref().is_some_and(|held| held.task == *task)
-            });
-        queued || held
+        let in_hand = self.fleet.agents.get(&id).is_some_and(|manager| {
+            let held = manager.held.as_ref();
+            held.is_some_and(|held| held.task == *task)
+                || matches!(&manager.phase, Phase::Claiming { task: t, .. } if t == task)
+        });
+        queued || in_hand
     }
 
     fn conflicted(
@@ -296,7 +305,6 @@ impl Supervisor {
         title: &str,
         files: &[(String, String)],
     ) {
-        self.fleet.merging.conflicts_seen += 1;
         let paths: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
         let asked = self
             .fleet
@@ -306,6 +314,9 @@ impl Supervisor {
             .or_default();
         *asked += 1;
         let times = *asked;
+        if times == 1 {
+            self.fleet.merging.conflicts_seen += 1;
+        }
         let task = TaskId::new(format!("merge-{id}-{}-{times}", commit.short()));
         let text = format!("{} conflicts in {}", commit.short(), paths.join(", "));
         if times > ASKED_TO_MERGE {
@@ -428,7 +439,11 @@ impl Supervisor {
                 if self.fleet.branch_head.as_ref() != Some(&head) {
                     self.branch_moved(head);
                 }
-                if self.fleet.merging.push_wanted {
+                self.count_resolved(&remote());
+                let merging = &self.fleet.merging;
+                // A push that found the remote away is made up for as soon as it is back.
+                let behind = merging.pushed != self.fleet.branch_head;
+                if merging.push_wanted || (behind && merging.push_retry_at.is_none()) {
                     self.want_push(Duration::ZERO);
                 }
             }

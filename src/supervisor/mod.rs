@@ -19,6 +19,7 @@
 //! proof that it is gone; a weak signal never stops an agent.
 
 mod action;
+mod adoption;
 mod delivery;
 mod ending;
 mod hooks;
@@ -28,6 +29,7 @@ mod lifecycle;
 mod merging;
 mod planning;
 mod policy;
+mod screens;
 mod state;
 mod texts;
 mod view;
@@ -173,7 +175,10 @@ impl Supervisor {
 
     /// Handles every deadline that is due.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Action> {
-        self.expire_agents(now);
+        // Before the first inventory nobody knows what runs: a restart might be a second copy.
+        if self.ready {
+            self.expire_agents(now);
+        }
         self.expire_remote(now);
         self.settle(now);
         std::mem::take(&mut self.actions)
@@ -181,7 +186,8 @@ impl Supervisor {
 
     /// The earliest deadline, with what waits for it.
     pub fn next_deadline(&self) -> Option<(Timestamp, String)> {
-        let agents = self.fleet.agents.values().filter_map(|agent| {
+        let known = self.fleet.agents.values().filter(|_| self.ready);
+        let agents = known.filter_map(|agent| {
             let (at, what) = agent.phase.deadline()?;
             Some((at, format!("{}: {what}", agent.id)))
         });

@@ -158,7 +158,8 @@ impl Supervisor {
     pub(super) fn planning_deadline(&self) -> Option<(Timestamp, String)> {
         let planning = &self.fleet.planning;
         let ended = planning.last_end?;
-        let waits = !planning.resting
+        let waits = self.ready
+            && !planning.resting
             && planning.open.is_none()
             && self.fleet.ending().is_none()
             && self.manager_is_free()

@@ -84,6 +84,9 @@ pub struct AgentState {
     /// It was asked to commit what it left uncommitted, and has not ended clean since.
     #[serde(default)]
     pub asked_to_commit: bool,
+    /// The newest inventory did not show its container, and none has confirmed that yet.
+    #[serde(default)]
+    pub missing: bool,
     pub last_hook: Option<String>,
     pub last_hook_at: Option<Timestamp>,
 }
@@ -101,6 +104,9 @@ pub struct Held {
     pub attempts: u32,
     /// The agent has it for sure: its Stop hook was answered with it, or its prompt receipt came.
     pub delivered: bool,
+    /// It had it in an earlier life, and may go on with it by itself.
+    #[serde(default)]
+    pub interrupted: bool,
 }
 
 /// An end of a claim that must reach the queue, whatever happens in between.
@@ -143,6 +149,9 @@ pub enum Phase {
     Delivering {
         until: Timestamp,
         attempt: u32,
+        /// A look at the screen was asked for: only then may a free prompt lead to another paste.
+        #[serde(default)]
+        looking: bool,
     },
     Working,
     /// A turn failed; goes on by itself at `until`.
@@ -158,6 +167,9 @@ pub enum Phase {
     },
     Backoff {
         until: Timestamp,
+        /// Its launch failed without proof that no container runs: the same life is tried again.
+        #[serde(default)]
+        same_life: bool,
     },
     /// Given up; a person restarts it.
     Failed,
@@ -180,7 +192,7 @@ impl Phase {
             Self::Delivering { until, .. } => Some((*until, "receipt deadline")),
             Self::Limited { until } => Some((*until, "goes on")),
             Self::Waiting { until } => Some((*until, "looks again")),
-            Self::Backoff { until } => Some((*until, "restart")),
+            Self::Backoff { until, .. } => Some((*until, "restart")),
             Self::Absent
             | Self::Launching
             | Self::Idle
@@ -206,6 +218,27 @@ impl Phase {
             Self::Backoff { .. } => "backoff",
             Self::Failed => "failed",
         }
+    }
+
+    /// It is on its way to its prompt, where it can be told what it holds.
+    pub fn comes_back(&self) -> bool {
+        matches!(
+            self,
+            Self::Launching
+                | Self::Starting { .. }
+                | Self::Backoff { .. }
+                | Self::Stopping {
+                    then: AfterStop::Launch | AfterStop::Crash
+                }
+        )
+    }
+
+    /// Its process has ended or is being ended; what still arrives are its last words.
+    pub fn is_over(&self) -> bool {
+        matches!(
+            self,
+            Self::Absent | Self::Stopping { .. } | Self::Backoff { .. } | Self::Failed
+        )
     }
 
     /// A container of the current incarnation should be running.
@@ -359,9 +392,8 @@ impl Fleet {
             if matches!(agent.phase, Phase::Delivering { .. }) && agent.held.is_none() {
                 return Err(format!("{} is delivered nothing", agent.id));
             }
-            if agent.phase == Phase::Idle && agent.held.as_ref().is_some_and(|held| held.delivered)
-            {
-                return Err(format!("{} idles with a delivered task", agent.id));
+            if agent.phase == Phase::Idle && agent.held.is_some() {
+                return Err(format!("{} idles with a task", agent.id));
             }
         }
         if self.merging.conflicts.values().any(|c| c.paths.is_empty()) {
@@ -400,6 +432,7 @@ impl AgentState {
             importing: false,
             last_title: String::new(),
             asked_to_commit: false,
+            missing: false,
             last_hook: None,
             last_hook_at: None,
         }

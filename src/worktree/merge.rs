@@ -41,8 +41,10 @@ type Rewrite<'a> = dyn Fn(Option<&[u8]>) -> Option<Vec<u8>> + Send + Sync + 'a;
 
 /// A change to one file that goes into the same commit as the merge, for example ticking a task.
 ///
-/// It is a function of the *merged* content, because that is only known after the merge and
-/// changes when a race is lost. It never resolves a conflict.
+/// It is a function of the content, because that is only known during the merge and changes when a
+/// race is lost. It is applied to the base and to both sides before they are merged (to the result,
+/// where there is no single base), so what it changes never conflicts with itself; it should give
+/// the same for content it has been applied to already.
 pub struct FileEdit<'a> {
     path: String,
     rewrite: Box<Rewrite<'a>>,
@@ -197,7 +199,9 @@ impl GitStore {
         let mut options = MergeOptions::new();
         options.find_renames(true);
         let failed = |cause| broken(&format!("could not merge {theirs}"), cause);
-        let mut index = match Self::edited_sides(repository, &our, &their, edits)? {
+        let sides = Self::edited_sides(repository, &our, &their, edits)?;
+        let left = if sides.is_some() { &[] } else { edits };
+        let mut index = match sides {
             Some([base, our, their]) => repository
                 .merge_trees(&base, &our, &their, Some(&options))
                 .map_err(failed)?,
@@ -210,7 +214,7 @@ impl GitStore {
             return Ok(Attempt::Done(MergeOutcome::Conflict { files }));
         }
         let tree = write_tree(repository, &mut index)?;
-        let tree = edit(repository, &tree, edits)?;
+        let tree = edit(repository, &tree, left)?;
         self.write(repository, message, &tree, &[ours, theirs])
     }
 

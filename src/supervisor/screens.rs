@@ -1,0 +1,153 @@
+//! What the screens show: is the prompt free, is a turn running, must a person help.
+
+use std::time::Duration;
+
+use super::Supervisor;
+use super::action::Action;
+use super::state::Phase;
+use crate::model::{AgentId, Incarnation, Screen, Timestamp};
+
+/// How often the first screen is looked at before a greeted agent counts as ready anyway.
+const LOOKS: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// A dialog or a login problem is looked at this often: a person may have closed it.
+pub(super) const LOOK_AT_DIALOG: Duration = Duration::from_secs(5);
+
+impl Supervisor {
+    pub(super) fn on_screen(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        incarnation: Incarnation,
+        screen: Screen,
+    ) {
+        if !self.is_current(id, incarnation) {
+            return;
+        }
+        let Some(agent) = self.fleet.agents.get(id) else {
+            return;
+        };
+        match agent.phase {
+            Phase::Starting { .. } => self.first_screen(now, id, screen),
+            Phase::Waiting { .. } => match screen {
+                Screen::Ready | Screen::Draft => self.at_prompt(now, id),
+                Screen::Busy => self.found_busy(now, id),
+                Screen::Dialog { .. }
+                | Screen::NotLoggedIn
+                | Screen::Blank
+                | Screen::Unrecognised { .. } => {}
+            },
+            Phase::Delivering { .. } => self.screen_at_delivery(now, id, screen),
+            // An adopted agent that ended its turn while nobody listened and whose spool is lost.
+            Phase::Working if screen == Screen::Ready && self.fleet.agents[id].held.is_none() => {
+                self.at_prompt(now, id);
+            }
+            Phase::Absent
+            | Phase::Launching
+            | Phase::Idle
+            | Phase::Claiming { .. }
+            | Phase::Working
+            | Phase::Limited { .. }
+            | Phase::Stopping { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed => {}
+        }
+    }
+
+    fn first_screen(&mut self, now: Timestamp, id: &AgentId, screen: Screen) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let incarnation = agent.incarnation;
+        let Phase::Starting {
+            until,
+            greeted,
+            looks,
+        } = agent.phase
+        else {
+            return;
+        };
+        match screen {
+            Screen::Ready | Screen::Draft if greeted => self.at_prompt(now, id),
+            Screen::Busy if greeted => {
+                // Without a prompt hook: it goes on by itself with the turn its last life lost.
+                if let Some(held) = agent.held.as_mut().filter(|held| held.interrupted) {
+                    held.delivered = true;
+                }
+                self.found_busy(now, id);
+            }
+            Screen::Dialog { name } => self.wait_for_person(now, id, &dialog_text(&name)),
+            Screen::NotLoggedIn => self.wait_for_person(now, id, NOT_LOGGED_IN),
+            Screen::Unrecognised { ref tail } if greeted && looks >= LOOKS => {
+                let text = format!(
+                    "its first screen was not recognised; going on by its hooks. It ends: {tail}"
+                );
+                self.notice(
+                    now,
+                    Some(id),
+                    &text,
+                    Some(format!("look with `orchestrator attach {id}`")),
+                );
+                self.at_prompt(now, id);
+            }
+            Screen::Ready
+            | Screen::Draft
+            | Screen::Busy
+            | Screen::Blank
+            | Screen::Unrecognised { .. } => {
+                agent.phase = Phase::Starting {
+                    until,
+                    greeted,
+                    looks: looks.saturating_add(1),
+                };
+                // Without the greeting only a dialog is looked for.
+                let after = if greeted { LOOK_AGAIN } else { LOOK_AT_DIALOG };
+                self.act(Action::CheckScreen {
+                    agent: id.clone(),
+                    incarnation,
+                    after,
+                });
+            }
+        }
+    }
+
+    /// A free prompt: whatever it still holds is delivered again, else it is idle.
+    pub(super) fn at_prompt(&mut self, now: Timestamp, id: &AgentId) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let held = agent.held.is_some();
+        agent.enter(now, Phase::Idle, "at its prompt");
+        if held {
+            self.deliver_held(now, id, 1);
+        }
+    }
+
+    pub(super) fn found_busy(&mut self, now: Timestamp, id: &AgentId) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        agent.enter(now, Phase::Working, "found in the middle of a turn");
+    }
+
+    pub(super) fn wait_for_person(&mut self, now: Timestamp, id: &AgentId, text: &str) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        agent.enter(
+            now,
+            Phase::Waiting {
+                until: now + LOOK_AT_DIALOG,
+            },
+            text,
+        );
+        let hint = format!("look with `orchestrator attach {id}`");
+        self.notice(now, Some(id), text, Some(hint));
+    }
+}
+
+const NOT_LOGGED_IN: &str = "Claude Code says it is not logged in: its credential is not accepted";
+
+fn dialog_text(name: &str) -> String {
+    format!("a dialog waits for a person: {name}")
+}

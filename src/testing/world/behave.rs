@@ -1,0 +1,297 @@
+//! What agents, people and the surroundings do. Each returns whether it applied.
+
+use std::time::Duration;
+
+use super::World;
+use super::mind::Doing;
+use crate::model::{AgentId, HookFact, SessionId};
+use crate::supervisor::Event;
+
+/// How a turn ends.
+#[derive(Clone, Debug, Default)]
+pub struct Turn {
+    pub background: u32,
+    pub dirty: Vec<String>,
+    /// Ends without having done anything.
+    pub idle: bool,
+}
+
+impl World {
+    /// Claude Code has started: its dialog, if any, then its SessionStart hook, then its prompt.
+    pub fn boot(&mut self, agent: &AgentId) -> bool {
+        if self.doing(agent) != Some(&Doing::Booting) {
+            return false;
+        }
+        let Some(mind) = self.minds.get_mut(agent) else {
+            return false;
+        };
+        if let Some(name) = mind.dialog_at_start.take() {
+            mind.dialog = Some(name);
+            return true;
+        }
+        if mind.dialog.is_some() {
+            return false;
+        }
+        let source = if mind.received.is_empty() {
+            "startup"
+        } else {
+            "resume"
+        };
+        mind.doing = match mind.interrupted.take() {
+            Some(text) => Doing::Working { text },
+            None => Doing::AtPrompt,
+        };
+        let source = source.to_owned();
+        self.hook(agent, HookFact::SessionStarted { source });
+        true
+    }
+
+    pub fn turn_ends(&mut self, agent: &AgentId, turn: &Turn) -> bool {
+        let Some(Doing::Working { text }) = self.doing(agent).cloned() else {
+            return false;
+        };
+        if self.minds[agent].dialog.is_some() {
+            return false;
+        }
+        if !turn.idle {
+            self.works(agent, &text);
+        }
+        if let Some(mind) = self.minds.get_mut(agent) {
+            mind.background = turn.background;
+            mind.dirty.clone_from(&turn.dirty);
+        }
+        let last_message = format!("did: {}", first_line(&text));
+        self.hook(
+            agent,
+            HookFact::Stopped {
+                background_tasks: turn.background,
+                last_message,
+            },
+        );
+        true
+    }
+
+    fn works(&mut self, agent: &AgentId, text: &str) {
+        if text.contains("Resolve a merge conflict") {
+            let wanted = self.git.named_in(text);
+            return self.git.resolve(agent, &wanted);
+        }
+        if agent.worker_number().is_some() {
+            return self.git.work(agent);
+        }
+        if !self.plans.is_empty() {
+            let items = self.plans.remove(0);
+            if !items.is_empty() {
+                self.lists.extend(items);
+                self.git.work(agent);
+            }
+        }
+    }
+
+    pub fn turn_fails(&mut self, agent: &AgentId, error: &str) -> bool {
+        let Some(Doing::Working { text }) = self.doing(agent).cloned() else {
+            return false;
+        };
+        if let Some(mind) = self.minds.get_mut(agent) {
+            mind.doing = Doing::AtPrompt;
+            mind.interrupted = Some(text);
+        }
+        self.hook(
+            agent,
+            HookFact::TurnFailed {
+                error: error.to_owned(),
+                message: "said the server".into(),
+            },
+        );
+        true
+    }
+
+    /// Escape fires no hook at all.
+    pub fn escape(&mut self, agent: &AgentId) -> bool {
+        let working = matches!(self.doing(agent), Some(Doing::Working { .. }));
+        if let Some(mind) = self.minds.get_mut(agent).filter(|_| working) {
+            mind.doing = Doing::AtPrompt;
+            mind.escaped = true;
+        }
+        working
+    }
+
+    /// A person types a prompt and presses Enter.
+    pub fn types(&mut self, agent: &AgentId, text: &str) -> bool {
+        let free = self.doing(agent) == Some(&Doing::AtPrompt);
+        let Some(mind) = self.minds.get_mut(agent).filter(|m| m.dialog.is_none()) else {
+            return false;
+        };
+        if !free {
+            return false;
+        }
+        mind.draft = None;
+        mind.takes(text);
+        self.hook(
+            agent,
+            HookFact::PromptSubmitted {
+                text: text.to_owned(),
+                machine: false,
+            },
+        );
+        true
+    }
+
+    /// A background task ends and wakes the session by itself.
+    pub fn background_ends(&mut self, agent: &AgentId) -> bool {
+        let free = self.doing(agent) == Some(&Doing::AtPrompt);
+        let Some(mind) = self.minds.get_mut(agent) else {
+            return false;
+        };
+        if !free || mind.background == 0 {
+            return false;
+        }
+        mind.background = 0;
+        let text = "<task-notification>".to_owned();
+        mind.takes(&text);
+        self.hook(
+            agent,
+            HookFact::PromptSubmitted {
+                text,
+                machine: true,
+            },
+        );
+        true
+    }
+
+    /// `/clear`: the conversation goes, the prompt stays.
+    pub fn clear(&mut self, agent: &AgentId) -> bool {
+        if self.doing(agent) != Some(&Doing::AtPrompt) {
+            return false;
+        }
+        self.callbacks += 1;
+        let session = SessionId::new(format!("cleared-{}", self.callbacks));
+        let reason = "clear".to_owned();
+        self.hook(agent, HookFact::SessionEnded { reason });
+        if let Some(mind) = self.minds.get_mut(agent) {
+            mind.session = Some(session);
+            mind.interrupted = None;
+        }
+        let source = "clear".to_owned();
+        self.hook(agent, HookFact::SessionStarted { source });
+        true
+    }
+
+    /// Its process ends with this code; the engine says so if anybody listens.
+    pub fn exits(&mut self, agent: &AgentId, code: i64, out_of_memory: bool) -> bool {
+        let Some(life) = self.live(agent) else {
+            return false;
+        };
+        if code == 0 {
+            let reason = "prompt_input_exit".to_owned();
+            self.hook(agent, HookFact::SessionEnded { reason });
+        }
+        self.kill(agent, life, code, out_of_memory);
+        if self.engine_up {
+            self.observe(Event::Exited {
+                agent: agent.clone(),
+                incarnation: life,
+                exit_code: Some(code),
+                out_of_memory,
+            });
+        }
+        true
+    }
+
+    pub fn opens_dialog(&mut self, agent: &AgentId, name: &str) -> bool {
+        let shown = self.doing(agent).is_some();
+        if let Some(mind) = self.minds.get_mut(agent).filter(|_| shown) {
+            mind.dialog = Some(name.to_owned());
+        }
+        shown
+    }
+
+    /// A person answers it; a dialog at start gives way to the start.
+    pub fn closes_dialog(&mut self, agent: &AgentId) -> bool {
+        let Some(mind) = self.minds.get_mut(agent) else {
+            return false;
+        };
+        let closed = mind.dialog.take().is_some();
+        if closed && self.doing(agent) == Some(&Doing::Booting) {
+            self.boot(agent);
+        }
+        closed
+    }
+
+    pub fn asks_permission(&mut self, agent: &AgentId) -> bool {
+        let working = matches!(self.doing(agent), Some(Doing::Working { .. }));
+        if working {
+            let tool = "Bash".to_owned();
+            self.hook(agent, HookFact::PermissionAsked { tool });
+        }
+        working
+    }
+
+    pub fn waits_for_permission(&mut self, agent: &AgentId) -> bool {
+        if !matches!(self.doing(agent), Some(Doing::Working { .. })) {
+            return false;
+        }
+        self.opens_dialog(agent, "permission");
+        self.hook(
+            agent,
+            HookFact::Notified {
+                notification: "permission_prompt".into(),
+                message: "Claude needs your permission".into(),
+            },
+        );
+        true
+    }
+
+    /// The engine goes or comes; on its return the driver takes an inventory.
+    pub fn engine(&mut self, up: bool) {
+        self.engine_up = up;
+        let inventory = self.inventory();
+        self.observe(Event::InventoryTaken(inventory));
+    }
+
+    pub fn add_task(&mut self, owner: &AgentId, description: &str) {
+        let now = self.now;
+        let place = i64::try_from(self.queue.tasks.len()).unwrap_or(i64::MAX);
+        self.queue.list_item(now, owner, description, place);
+        let view = self.queue.view(&self.policy.agents());
+        self.observe(Event::QueueChanged(view));
+    }
+
+    /// Everybody does the natural thing until nothing is left, or this much time has passed.
+    /// Returns what is left.
+    pub fn live_on(&mut self, at_most: Duration) -> Vec<String> {
+        let until = self.now + at_most;
+        let agents: Vec<AgentId> = self.minds.keys().cloned().collect();
+        loop {
+            if !self.up() {
+                self.start_daemon(true);
+            }
+            self.run_outbox();
+            let mut moved = false;
+            for agent in &agents {
+                moved |= self.natural(agent);
+                self.run_outbox();
+            }
+            let left = self.unfinished();
+            if !moved && (left.is_empty() || self.now >= until) {
+                return left;
+            }
+            if !moved {
+                let next = self.next_moment().unwrap_or(until).min(until);
+                self.advance(next.since(self.now).max(Duration::from_millis(1)));
+            }
+        }
+    }
+
+    fn natural(&mut self, agent: &AgentId) -> bool {
+        self.closes_dialog(agent)
+            || self.boot(agent)
+            || self.background_ends(agent)
+            || self.turn_ends(agent, &Turn::default())
+            || (self.minds[agent].escaped && self.types(agent, "go on"))
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

@@ -1,0 +1,192 @@
+//! Symbolic git: a commit is the set of commits it contains.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{AgentId, CommitId};
+use crate::supervisor::{MergeOutcome, PushOutcome, RemoteOutcome};
+
+type Contents = BTreeSet<CommitId>;
+
+/// The store, the checkouts' heads and the remote.
+#[derive(Clone, Debug)]
+pub struct WorldGit {
+    commits: BTreeMap<CommitId, Contents>,
+    made: u32,
+    pub branch: CommitId,
+    pub remote: CommitId,
+    pub heads: BTreeMap<AgentId, CommitId>,
+    /// Paths in which the next commit of this agent will conflict with the branch; `remote` for
+    /// commits of others.
+    pub conflicts_on_demand: BTreeMap<String, String>,
+    /// Commits that do not merge cleanly, and where.
+    conflicting: BTreeMap<CommitId, String>,
+    /// Commits made by merging others by hand, with what they contain.
+    resolutions: BTreeMap<CommitId, Contents>,
+    /// What the remote says instead of taking a push, once per entry.
+    pub push_faults: Vec<PushOutcome>,
+    pub fetch_faults: Vec<String>,
+    pub merge_faults: Vec<String>,
+}
+
+impl Default for WorldGit {
+    fn default() -> Self {
+        let mut git = Self {
+            commits: BTreeMap::new(),
+            made: 0,
+            branch: CommitId::new(""),
+            remote: CommitId::new(""),
+            heads: BTreeMap::new(),
+            conflicts_on_demand: BTreeMap::new(),
+            conflicting: BTreeMap::new(),
+            resolutions: BTreeMap::new(),
+            push_faults: Vec::new(),
+            fetch_faults: Vec::new(),
+            merge_faults: Vec::new(),
+        };
+        let root = git.commit(&[]);
+        git.branch = root.clone();
+        git.remote = root;
+        git
+    }
+}
+
+impl WorldGit {
+    /// A new commit on top of these.
+    fn commit(&mut self, parents: &[CommitId]) -> CommitId {
+        self.made += 1;
+        let id = CommitId::new(format!("c{:09}{:030}", self.made, 0));
+        let mut contents: Contents = parents.iter().flat_map(|p| self.contents(p)).collect();
+        contents.insert(id.clone());
+        self.commits.insert(id.clone(), contents);
+        id
+    }
+
+    fn contents(&self, commit: &CommitId) -> Contents {
+        self.commits.get(commit).cloned().unwrap_or_default()
+    }
+
+    pub fn branch_contains(&self, commit: &CommitId) -> bool {
+        self.commits[&self.branch].contains(commit)
+    }
+
+    pub fn head(&self, agent: &AgentId) -> CommitId {
+        self.heads.get(agent).unwrap_or(&self.branch).clone()
+    }
+
+    /// The agent commits its work.
+    pub fn work(&mut self, agent: &AgentId) {
+        let head = self.head(agent);
+        let commit = self.commit(&[head]);
+        if let Some(path) = self.conflicts_on_demand.remove(agent.as_str()) {
+            self.conflicting.insert(commit.clone(), path);
+        }
+        self.heads.insert(agent.clone(), commit);
+    }
+
+    /// The agent merges these into its own branch, with the target branch below.
+    pub fn resolve(&mut self, agent: &AgentId, wanted: &[CommitId]) {
+        let mut parents = vec![self.head(agent), self.branch.clone()];
+        parents.extend_from_slice(wanted);
+        let commit = self.commit(&parents);
+        self.resolutions
+            .insert(commit.clone(), self.contents(&commit));
+        self.heads.insert(agent.clone(), commit);
+    }
+
+    /// Commits named in a text.
+    pub fn named_in(&self, text: &str) -> Vec<CommitId> {
+        self.commits
+            .keys()
+            .filter(|c| text.contains(c.as_str()))
+            .cloned()
+            .collect()
+    }
+
+    pub fn bring_up(&mut self, agent: &AgentId, target: &CommitId) {
+        let head = self.head(agent);
+        if self.contents(target).contains(&head) {
+            self.heads.insert(agent.clone(), target.clone());
+        }
+    }
+
+    /// A commit's conflict is over where a commit that merged it by hand comes with it.
+    fn conflict(&self, commit: &CommitId, into: &CommitId) -> Option<String> {
+        let (ours, theirs) = (self.contents(into), self.contents(commit));
+        let resolved = |c: &CommitId| {
+            let by_hand = |(id, holds): (&CommitId, &Contents)| {
+                holds.contains(c) && (theirs.contains(id) || ours.contains(id))
+            };
+            self.resolutions.iter().any(by_hand)
+        };
+        theirs
+            .iter()
+            .filter(|c| !ours.contains(*c) && !resolved(c))
+            .find_map(|c| self.conflicting.get(c))
+            .cloned()
+    }
+
+    pub fn merge(&mut self, commit: &CommitId) -> MergeOutcome {
+        if let Some(reason) = self.merge_faults.pop() {
+            return MergeOutcome::Failed { reason };
+        }
+        if self.branch_contains(commit) {
+            return MergeOutcome::UpToDate;
+        }
+        if let Some(path) = self.conflict(commit, &self.branch) {
+            let files = vec![(path, "<<<<<<<".to_owned())];
+            return MergeOutcome::Conflict { files };
+        }
+        self.branch = self.joined(&self.branch.clone(), commit);
+        MergeOutcome::Merged {
+            head: self.branch.clone(),
+        }
+    }
+
+    fn joined(&mut self, ours: &CommitId, theirs: &CommitId) -> CommitId {
+        if self.contents(theirs).contains(ours) {
+            theirs.clone()
+        } else {
+            self.commit(&[ours.clone(), theirs.clone()])
+        }
+    }
+
+    /// Somebody else pushes.
+    pub fn remote_moves(&mut self) {
+        self.remote = self.commit(&[self.remote.clone()]);
+        if let Some(path) = self.conflicts_on_demand.remove("remote") {
+            self.conflicting.insert(self.remote.clone(), path);
+        }
+    }
+
+    pub fn push(&mut self) -> PushOutcome {
+        if let Some(fault) = self.push_faults.pop() {
+            return fault;
+        }
+        if !self.branch_contains(&self.remote) {
+            return PushOutcome::Moved;
+        }
+        self.remote = self.branch.clone();
+        PushOutcome::Pushed {
+            head: self.branch.clone(),
+        }
+    }
+
+    pub fn fetch(&mut self) -> RemoteOutcome {
+        if let Some(reason) = self.fetch_faults.pop() {
+            return RemoteOutcome::Away { reason };
+        }
+        let remote = self.remote.clone();
+        let moved = !self.branch_contains(&remote);
+        if moved {
+            if let Some(path) = self.conflict(&remote, &self.branch) {
+                let files = vec![(path, "<<<<<<<".to_owned())];
+                return RemoteOutcome::Conflict { remote, files };
+            }
+            self.branch = self.joined(&self.branch.clone(), &remote);
+        }
+        RemoteOutcome::Integrated {
+            head: self.branch.clone(),
+            moved,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What an agent's Claude Code does, as far as the outside can tell.
+
+use crate::model::{CallbackId, Screen, SessionId};
+
+/// What it does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doing {
+    Booting,
+    AtPrompt,
+    Working {
+        text: String,
+    },
+    /// The turn has ended; its Stop hook waits for the answer.
+    Stopping {
+        callback: CallbackId,
+    },
+}
+
+/// One agent's Claude Code with its conversation, which outlives containers.
+#[derive(Clone, Debug)]
+pub struct Mind {
+    pub doing: Doing,
+    pub session: Option<SessionId>,
+    /// Swallows all input while it is open.
+    pub dialog: Option<String>,
+    pub draft: Option<String>,
+    pub background: u32,
+    /// The last turn did not end: the next life goes on with it, without a prompt hook.
+    pub interrupted: Option<String>,
+    /// Every text it was given for sure.
+    pub received: Vec<String>,
+    /// A person pressed Escape and has the next word.
+    pub escaped: bool,
+    /// Uncommitted paths.
+    pub dirty: Vec<String>,
+    /// Pastes that vanish although the pane took them.
+    pub swallow: u32,
+    /// The dialog that opens at the next start.
+    pub dialog_at_start: Option<String>,
+}
+
+impl Mind {
+    pub fn new() -> Self {
+        Self {
+            doing: Doing::Booting,
+            session: None,
+            dialog: None,
+            draft: None,
+            background: 0,
+            interrupted: None,
+            received: Vec::new(),
+            escaped: false,
+            dirty: Vec::new(),
+            swallow: 0,
+            dialog_at_start: None,
+        }
+    }
+
+    pub fn screen(&self) -> Screen {
+        if let Some(name) = &self.dialog {
+            return Screen::Dialog { name: name.clone() };
+        }
+        match &self.doing {
+            Doing::Booting => Screen::Blank,
+            Doing::AtPrompt if self.draft.is_some() => Screen::Draft,
+            Doing::AtPrompt => Screen::Ready,
+            Doing::Working { .. } | Doing::Stopping { .. } => Screen::Busy,
+        }
+    }
+
+    /// The process ends; the conversation stays.
+    pub fn dies(&mut self) {
+        if let Doing::Working { text } = &self.doing {
+            self.interrupted = Some(text.clone());
+        }
+        self.doing = Doing::Booting;
+        self.dialog = None;
+        self.draft = None;
+        self.escaped = false;
+        self.background = 0;
+    }
+
+    pub fn takes(&mut self, text: &str) {
+        self.received.push(text.to_owned());
+        self.escaped = false;
+        self.doing = Doing::Working {
+            text: text.to_owned(),
+        };
+    }
+}
+
+impl Default for Mind {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,488 @@
+//! A small deterministic world around the decision core: clock, queue, containers, minds, git.
+//!
+//! Called by tests. The world keeps the driver's order: decide, check, carry out; actions on the
+//! queue are done at once and their results observed next, everything else waits in an outbox
+//! until [`World::step`]. After each decision the invariants are checked, and a broken one panics
+//! with the trace. Must never decide anything the supervisor should decide.
+
+mod behave;
+mod check;
+mod effects;
+mod git;
+mod lines;
+mod mind;
+mod queue;
+mod script;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+pub use behave::Turn;
+pub use git::WorldGit;
+pub use mind::{Doing, Mind};
+pub use queue::WorldQueue;
+pub use script::run_script;
+
+use crate::model::{
+    AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Incarnation, Reply, Request,
+    SessionId, Timestamp,
+};
+use crate::supervisor::{
+    Action, Event, Fleet, FleetPhase, HookInput, Inventory, Policy, SeenContainer, Supervisor,
+};
+
+/// Decisions in a row without an effect or time passing; more is a loop.
+const DECISIONS_IN_A_ROW: u32 = 1000;
+
+/// A container by agent and life.
+#[derive(Clone, Debug, Default)]
+pub struct Container {
+    pub running: bool,
+    pub exit_code: Option<i64>,
+    pub out_of_memory: bool,
+}
+
+/// Where the daemon dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrashPlan {
+    /// Counted in crash points from 1; `None` is never.
+    pub at: Option<u64>,
+    /// Points passed so far.
+    pub passed: u64,
+}
+
+/// An action that waits for its moment.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub at: Timestamp,
+    pub action: Action,
+}
+
+pub struct World {
+    pub now: Timestamp,
+    pub policy: Policy,
+    pub queue: WorldQueue,
+    pub git: WorldGit,
+    pub minds: BTreeMap<AgentId, Mind>,
+    pub containers: BTreeMap<(AgentId, Incarnation), Container>,
+    pub outbox: Vec<Waiting>,
+    pub engine_up: bool,
+    /// Launches that fail, with whether trying again can help.
+    pub launch_faults: Vec<bool>,
+    /// Items per worker the manager writes at its next planning turn.
+    pub plans: Vec<Vec<(AgentId, String)>>,
+    /// Committed list items, read at the next `ReadTaskLists`.
+    lists: Vec<(AgentId, String)>,
+    pub finished: Option<Ending>,
+    /// Every event but hooks is observed twice.
+    pub duplicate: bool,
+    /// The prompt hook overtakes the paste's own result.
+    pub hasty_receipts: bool,
+    pub crash: CrashPlan,
+    pub trace: Vec<String>,
+    supervisor: Option<Supervisor>,
+    /// What the daemon stored last.
+    stored: String,
+    /// Answers by callback, stored with the decision that gave them.
+    answers: BTreeMap<CallbackId, HookAnswer>,
+    /// Callbacks whose hook waits.
+    pending: BTreeMap<CallbackId, HookReport>,
+    spools: BTreeMap<AgentId, Vec<HookReport>>,
+    doors: BTreeMap<AgentId, Incarnation>,
+    inbox: VecDeque<Event>,
+    callbacks: u64,
+    decisions: u32,
+}
+
+impl World {
+    /// A fleet that never ran; the daemon is not started yet.
+    pub fn new(policy: Policy) -> Self {
+        let agents = policy.agents();
+        let sessions = (1..).map(|n| SessionId::new(format!("session-{n}")));
+        let fleet = Fleet::new(&agents, sessions);
+        let queue = WorldQueue {
+            attempts: policy.task_attempts,
+            ..WorldQueue::default()
+        };
+        Self {
+            now: Timestamp(1_000_000),
+            policy,
+            queue,
+            git: WorldGit::default(),
+            minds: agents.into_iter().map(|id| (id, Mind::new())).collect(),
+            containers: BTreeMap::new(),
+            outbox: Vec::new(),
+            engine_up: true,
+            launch_faults: Vec::new(),
+            plans: Vec::new(),
+            lists: Vec::new(),
+            finished: None,
+            duplicate: false,
+            hasty_receipts: false,
+            crash: CrashPlan::default(),
+            trace: Vec::new(),
+            supervisor: None,
+            stored: serde_json::to_string(&fleet).unwrap_or_default(),
+            answers: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            spools: BTreeMap::new(),
+            doors: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            callbacks: 0,
+            decisions: 0,
+        }
+    }
+
+    /// A fleet with one manager and so many workers whose daemon runs and has said its first words.
+    pub fn started(workers: u32) -> Self {
+        let mut world = Self::new(Policy {
+            workers,
+            ..Policy::default()
+        });
+        world.start_daemon(true);
+        world
+    }
+
+    pub fn up(&self) -> bool {
+        self.supervisor.is_some()
+    }
+
+    /// What the supervisor remembers; of a daemon that is away, what it stored.
+    pub fn fleet(&self) -> Fleet {
+        match &self.supervisor {
+            Some(supervisor) => supervisor.fleet().clone(),
+            None => serde_json::from_str(&self.stored).expect("what was stored can be read"),
+        }
+    }
+
+    pub fn supervisor(&self) -> Option<&Supervisor> {
+        self.supervisor.as_ref()
+    }
+
+    /// As the driver does it: the stored fleet, the queue, what was in flight, the inventory.
+    pub fn start_daemon(&mut self, direction: bool) {
+        assert!(self.supervisor.is_none(), "the daemon runs already");
+        let mut fleet = self.fleet();
+        fleet.phase = FleetPhase::Running;
+        let mut supervisor = Supervisor::new(self.policy.clone(), fleet);
+        supervisor.set_branch_head(self.git.branch.clone());
+        self.supervisor = Some(supervisor);
+        self.finished = None;
+        let queue = self.queue.view(&self.policy.agents());
+        self.observe(Event::QueueChanged(queue));
+        if let Some(supervisor) = &mut self.supervisor {
+            let actions = supervisor.resume_merging();
+            self.decided(actions);
+        }
+        self.observe(Event::DirectionSeen { present: direction });
+        let inventory = self.inventory();
+        self.observe(Event::InventoryTaken(inventory));
+    }
+
+    /// The process is gone; what it had not stored never was.
+    pub fn crash_daemon(&mut self) {
+        self.supervisor = None;
+        self.outbox.clear();
+        self.inbox.clear();
+        self.doors.clear();
+        // Each helper that waited spools its callback and lets the agent go.
+        for (callback, mut report) in std::mem::take(&mut self.pending) {
+            report.spooled = true;
+            let agent = report.agent.clone();
+            self.spools.entry(agent.clone()).or_default().push(report);
+            self.answered(&agent, &callback, &HookAnswer::LetGo);
+        }
+    }
+
+    /// Feeds one fact and everything that follows from it at once.
+    pub fn observe(&mut self, event: Event) {
+        if self.supervisor.is_none() {
+            return;
+        }
+        self.inbox.push_back(event);
+        while let Some(event) = self.inbox.pop_front() {
+            self.observe_one(event.clone());
+            let hook = matches!(event, Event::Hook(_));
+            if self.duplicate && !hook && self.supervisor.is_some() {
+                self.observe_one(event);
+            }
+        }
+        self.check_rest();
+    }
+
+    fn observe_one(&mut self, event: Event) {
+        let Some(supervisor) = &mut self.supervisor else {
+            return;
+        };
+        let now = self.now;
+        if let Some(line) = lines::event(&event) {
+            self.trace.push(format!("  < {line}"));
+        }
+        let actions = supervisor.observe(now, event);
+        self.decided(actions);
+    }
+
+    /// A request from a person.
+    pub fn request(&mut self, request: Request) -> Option<Reply> {
+        let now = self.now;
+        let supervisor = self.supervisor.as_mut()?;
+        let (reply, actions) = supervisor.request(now, request);
+        self.trace.push(format!("  = {}", lines::reply(&reply)));
+        self.decided(actions);
+        self.drain();
+        Some(reply)
+    }
+
+    fn drain(&mut self) {
+        if let Some(event) = self.inbox.pop_front() {
+            self.observe(event);
+        }
+        self.check_rest();
+    }
+
+    /// Stores the decision, checks it, carries its actions out.
+    fn decided(&mut self, actions: Vec<Action>) {
+        self.decisions += 1;
+        assert!(
+            self.decisions < DECISIONS_IN_A_ROW,
+            "the supervisor goes in circles:\n{}",
+            self.tail()
+        );
+        self.store(&actions);
+        self.check_decision();
+        if self.crash_point() {
+            return;
+        }
+        for action in actions {
+            if let Some(line) = lines::action(&action) {
+                self.trace.push(format!("  > {line}"));
+            }
+            self.carry_out(action);
+        }
+    }
+
+    fn store(&mut self, actions: &[Action]) {
+        if let Some(supervisor) = &self.supervisor {
+            self.stored = serde_json::to_string(supervisor.fleet()).unwrap_or_default();
+        }
+        for action in actions {
+            if let Action::Answer { callback, answer } = action {
+                self.answers.insert(callback.clone(), answer.clone());
+            }
+        }
+    }
+
+    /// True if the daemon died here.
+    fn crash_point(&mut self) -> bool {
+        if self.supervisor.is_none() {
+            return true;
+        }
+        self.crash.passed += 1;
+        if self.crash.at != Some(self.crash.passed) {
+            return false;
+        }
+        self.trace.push("  * the daemon dies".to_owned());
+        self.crash_daemon();
+        true
+    }
+
+    /// A hook of an agent's session: to the daemon if its door is open, else into the spool.
+    fn hook(&mut self, agent: &AgentId, fact: HookFact) {
+        self.callbacks += 1;
+        let callback = CallbackId::new(format!("cb-{}", self.callbacks));
+        let stopped = matches!(fact, HookFact::Stopped { .. });
+        let life = self.live(agent);
+        let mut report = HookReport {
+            callback: callback.clone(),
+            agent: agent.clone(),
+            incarnation: life,
+            session: self.minds[agent].session.clone(),
+            head: Some(self.git.head(agent)),
+            spooled: false,
+            fact,
+        };
+        if stopped && let Some(mind) = self.minds.get_mut(agent) {
+            mind.doing = Doing::Stopping {
+                callback: callback.clone(),
+            };
+        }
+        if self.up() && self.doors.get(agent).copied() == life {
+            self.pending.insert(callback, report.clone());
+            self.deliver(report);
+        } else {
+            report.spooled = true;
+            self.spools.entry(agent.clone()).or_default().push(report);
+            self.answered(agent, &callback, &HookAnswer::LetGo);
+        }
+    }
+
+    /// One callback to the daemon; whether it is a receipt is judged as the driver does.
+    fn deliver(&mut self, report: HookReport) {
+        let receipt = match &report.fact {
+            HookFact::PromptSubmitted {
+                text,
+                machine: false,
+            } => self
+                .supervisor
+                .as_ref()
+                .and_then(|s| s.awaited_text(&report.agent))
+                .is_some_and(|sent| sent.trim() == text.trim()),
+            _ => false,
+        };
+        self.observe(Event::Hook(HookInput {
+            report,
+            receipt,
+            jitter: 500,
+        }));
+    }
+
+    /// The door of an agent opens: what it spooled comes first, what is known already never twice.
+    fn open_door(&mut self, agent: &AgentId, life: Incarnation) {
+        self.doors.insert(agent.clone(), life);
+        while self.up()
+            && let Some(report) = self.spools.get(agent).and_then(|s| s.first().cloned())
+        {
+            let callback = report.callback.clone();
+            match self.answers.get(&callback).cloned() {
+                Some(HookAnswer::Continue { text, .. }) => self.observe(Event::AnswerLost {
+                    agent: agent.clone(),
+                    incarnation: report.incarnation.unwrap_or_default(),
+                    text,
+                }),
+                Some(_) => {}
+                None => {
+                    self.deliver(report);
+                    if self.up() {
+                        self.answers.insert(callback, HookAnswer::LetGo);
+                    }
+                }
+            }
+            if self.up()
+                && let Some(spool) = self.spools.get_mut(agent)
+            {
+                spool.remove(0);
+            }
+        }
+    }
+
+    /// What an answer does to the agent that waited for it.
+    fn answered(&mut self, agent: &AgentId, callback: &CallbackId, answer: &HookAnswer) {
+        let Some(mind) = self.minds.get_mut(agent) else {
+            return;
+        };
+        if !matches!(&mind.doing, Doing::Stopping { callback: c } if c == callback) {
+            return;
+        }
+        match answer {
+            HookAnswer::Continue { text, bring_up_to } => {
+                mind.takes(text);
+                if let Some(target) = bring_up_to {
+                    self.git.bring_up(agent, target);
+                }
+            }
+            HookAnswer::LetGo | HookAnswer::Deny { .. } => mind.doing = Doing::AtPrompt,
+        }
+    }
+
+    /// The life whose container runs.
+    pub fn live(&self, agent: &AgentId) -> Option<Incarnation> {
+        let mut lives = self.containers.iter().rev();
+        lives
+            .find(|((id, _), container)| id == agent && container.running)
+            .map(|((_, life), _)| *life)
+    }
+
+    pub fn inventory(&self) -> Inventory {
+        if !self.engine_up {
+            return Inventory::Unreachable {
+                reason: "connection refused".into(),
+            };
+        }
+        let seen = self
+            .containers
+            .iter()
+            .map(|((agent, life), c)| SeenContainer {
+                name: format!("{agent}-{life}"),
+                agent: agent.clone(),
+                incarnation: *life,
+                running: c.running,
+                exit_code: c.exit_code,
+                out_of_memory: c.out_of_memory,
+            });
+        Inventory::Seen(seen.collect())
+    }
+
+    /// Lets time pass: every deadline and every waiting action in its turn.
+    pub fn advance(&mut self, by: Duration) {
+        let until = self.now + by;
+        loop {
+            self.run_outbox();
+            let Some(next) = self.next_moment().filter(|at| *at <= until) else {
+                break;
+            };
+            if next > self.now {
+                self.now = next;
+                self.decisions = 0;
+            }
+            self.expire();
+        }
+        self.now = until;
+        self.decisions = 0;
+    }
+
+    /// The next moment something happens by itself.
+    pub fn next_moment(&self) -> Option<Timestamp> {
+        let deadline = self.supervisor.as_ref().and_then(Supervisor::next_deadline);
+        let waiting = self.outbox.iter().map(|w| w.at);
+        waiting.chain(deadline.map(|(at, _)| at)).min()
+    }
+
+    fn expire(&mut self) {
+        let now = self.now;
+        let Some(supervisor) = &mut self.supervisor else {
+            return;
+        };
+        let due = supervisor.next_deadline().filter(|(at, _)| *at <= now);
+        let Some((at, why)) = due else { return };
+        let actions = supervisor.expire(now);
+        self.trace.push(format!("  @ {why}"));
+        let spins = supervisor
+            .next_deadline()
+            .filter(|(again, reason)| *again <= now && *reason == why && *again == at);
+        self.decided(actions);
+        self.drain();
+        assert!(
+            spins.is_none(),
+            "the deadline `{why}` stays due:\n{}",
+            self.tail()
+        );
+    }
+
+    /// Carries out what is due, one by one, until nothing is.
+    pub fn run_outbox(&mut self) {
+        while self.step() {}
+    }
+
+    /// Every action that is waiting now, taken away unexecuted: for tests that play the world
+    /// themselves.
+    pub fn take(&mut self) -> Vec<Action> {
+        let waiting = std::mem::take(&mut self.outbox);
+        waiting.into_iter().map(|w| w.action).collect()
+    }
+
+    /// Proves that nothing was said that nobody took.
+    pub fn expect_nothing(&self) {
+        let said: Vec<String> = self
+            .outbox
+            .iter()
+            .filter_map(|w| lines::action(&w.action))
+            .collect();
+        assert!(said.is_empty(), "untaken: {said:#?}\n{}", self.tail());
+    }
+
+    /// The end of the trace, for messages.
+    pub fn tail(&self) -> String {
+        let from = self.trace.len().saturating_sub(60);
+        self.trace[from..].join("\n")
+    }
+}

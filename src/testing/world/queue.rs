@@ -1,0 +1,173 @@
+//! The task queue by its rules, in memory: claims with a growing fence, everything repeatable.
+
+use std::collections::BTreeMap;
+
+use crate::model::view::TaskCounts;
+use crate::model::{
+    AgentId, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
+};
+use crate::supervisor::{NewTask, QueueView};
+
+/// All tasks, in the order of their making.
+#[derive(Clone, Debug, Default)]
+pub struct WorldQueue {
+    pub tasks: Vec<Task>,
+    /// How often each task became done; more than once is a broken promise.
+    pub completions: BTreeMap<TaskId, u32>,
+    /// Claims of one task before it counts as failed.
+    pub attempts: u32,
+}
+
+impl WorldQueue {
+    pub fn get(&self, id: &TaskId) -> Option<&Task> {
+        self.tasks.iter().find(|task| task.id == *id)
+    }
+
+    fn get_mut(&mut self, id: &TaskId) -> Option<&mut Task> {
+        self.tasks.iter_mut().find(|task| task.id == *id)
+    }
+
+    /// Creating twice is one task.
+    pub fn create(&mut self, now: Timestamp, new: NewTask) {
+        if self.get(&new.id).is_some() {
+            return;
+        }
+        self.tasks.push(Task {
+            id: new.id,
+            description: new.description,
+            status: TaskStatus::Available,
+            priority: new.priority,
+            owner: Some(new.owner),
+            dependencies: Vec::new(),
+            labels: Vec::new(),
+            context: TaskContext::default(),
+            source: new.source,
+            claim: None,
+            attempts: 0,
+            result: None,
+            created_at: now,
+            updated_at: now,
+        });
+    }
+
+    /// A claim by the holder itself is the same claim: its answer may have been lost.
+    pub fn claim(
+        &mut self,
+        now: Timestamp,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        id: &TaskId,
+    ) -> Result<Task, String> {
+        let task = self.get_mut(id).ok_or("there is no such task")?;
+        match (&task.status, &task.claim) {
+            (TaskStatus::Available, _) => {}
+            (TaskStatus::Claimed, Some(claim)) if claim.agent == *agent => {
+                return Ok(task.clone());
+            }
+            (status, _) => return Err(format!("it is {}", status.as_str())),
+        }
+        task.attempts += 1;
+        task.status = TaskStatus::Claimed;
+        task.claim = Some(Claim {
+            agent: agent.clone(),
+            incarnation,
+            fence: u64::from(task.attempts),
+            claimed_at: now,
+            lease_until: Timestamp(i64::MAX),
+        });
+        Ok(task.clone())
+    }
+
+    /// True when this made it done; a repeat or an old fence changes nothing.
+    pub fn complete(&mut self, id: &TaskId, fence: u64, result: &str) -> bool {
+        let Some(task) = self.held(id, fence) else {
+            return false;
+        };
+        task.status = TaskStatus::Done;
+        task.result = Some(result.to_owned());
+        *self.completions.entry(id.clone()).or_default() += 1;
+        true
+    }
+
+    pub fn release(&mut self, id: &TaskId, fence: u64, retry: bool) {
+        let limit = self.attempts;
+        let Some(task) = self.held(id, fence) else {
+            return;
+        };
+        let again = retry && task.attempts < limit;
+        task.status = if again {
+            TaskStatus::Available
+        } else {
+            TaskStatus::Failed
+        };
+        task.claim = None;
+    }
+
+    fn held(&mut self, id: &TaskId, fence: u64) -> Option<&mut Task> {
+        self.get_mut(id).filter(|task| {
+            task.status == TaskStatus::Claimed
+                && task.claim.as_ref().is_some_and(|c| c.fence == fence)
+        })
+    }
+
+    pub fn view(&self, agents: &[AgentId]) -> QueueView {
+        let mut view = QueueView {
+            counts: self.counts(|_| true),
+            ..QueueView::default()
+        };
+        for agent in agents {
+            let mut mine: Vec<&Task> = self
+                .tasks
+                .iter()
+                .filter(|task| task.status == TaskStatus::Available)
+                .filter(|task| task.owner.as_ref() == Some(agent))
+                .collect();
+            mine.sort_by_key(|task| task.priority);
+            let waiting = u32::try_from(mine.len()).unwrap_or(u32::MAX);
+            view.waiting.insert(agent.clone(), waiting);
+            let ids = mine.into_iter().take(4).map(|task| task.id.clone());
+            view.candidates.insert(agent.clone(), ids.collect());
+        }
+        let workers = self.counts(|task| task.owner != Some(AgentId::manager()));
+        view.open_worker_tasks = workers.available + workers.claimed;
+        let all = [
+            workers.available,
+            workers.claimed,
+            workers.done,
+            workers.failed,
+        ];
+        view.created_worker_tasks = all.into_iter().map(u64::from).sum();
+        view
+    }
+
+    fn counts(&self, of: impl Fn(&Task) -> bool) -> TaskCounts {
+        let mut counts = TaskCounts::default();
+        for task in self.tasks.iter().filter(|task| of(task)) {
+            match task.status {
+                TaskStatus::Available => counts.available += 1,
+                TaskStatus::Claimed => counts.claimed += 1,
+                TaskStatus::Done => counts.done += 1,
+                TaskStatus::Failed => counts.failed += 1,
+                TaskStatus::Cancelled => counts.cancelled += 1,
+            }
+        }
+        counts
+    }
+
+    /// An item of a task list, as reading the lists makes it.
+    pub fn list_item(&mut self, now: Timestamp, owner: &AgentId, description: &str, place: i64) {
+        let id = TaskId::new(description.split_whitespace().collect::<Vec<_>>().join("-"));
+        self.create(
+            now,
+            NewTask {
+                id,
+                owner: owner.clone(),
+                description: description.to_owned(),
+                priority: place,
+                source: TaskSource::TaskList {
+                    worker: owner.worker_number().unwrap_or(0),
+                },
+            },
+        );
+    }
+}

@@ -1,0 +1,425 @@
+//! The decision core in its world, with the daemon dying after every single step, every event
+//! delivered twice, and random behaviour. At the end every task is done exactly once and nothing
+//! is stuck.
+
+use std::time::Duration;
+
+use orchestrator::model::{AgentId, Ending, Request, TaskStatus};
+use orchestrator::supervisor::{Policy, PushOutcome};
+use orchestrator::testing::world::{Turn, World};
+use proptest::prelude::*;
+
+/// After faults stop, this much simulated time must be enough for everything.
+const BOUND: Duration = Duration::from_secs(4 * 3600);
+
+/// What may happen, in any order; what does not apply is skipped.
+#[derive(Clone, Debug)]
+enum Step {
+    Boot(u32),
+    TurnEnds(u32),
+    TurnEndsInBackground(u32),
+    TurnEndsDirty(u32),
+    TurnFails(u32, &'static str),
+    BackgroundEnds(u32),
+    Dies(u32, i64),
+    OutOfMemory(u32),
+    Clear(u32),
+    Escape(u32),
+    Types(u32),
+    Draft(u32),
+    Dialog(u32),
+    CloseDialog(u32),
+    Permission(u32),
+    SwallowPastes(u32, u32),
+    AddTask(u32),
+    Conflict(u32),
+    RemoteMoves,
+    PushFails,
+    FetchFails,
+    LaunchFails,
+    EngineDown,
+    EngineUp,
+    Restart(u32),
+    Plan,
+    DaemonDies,
+    DaemonStarts,
+    Detach,
+    Tick(u64),
+    OneEffect,
+}
+
+/// Agent 0 is the manager.
+fn agent(number: u32) -> AgentId {
+    if number == 0 {
+        AgentId::manager()
+    } else {
+        AgentId::worker(number)
+    }
+}
+
+fn perform(world: &mut World, step: &Step, serial: usize) {
+    match *step {
+        Step::Boot(n) => drop(world.boot(&agent(n))),
+        Step::TurnEnds(n) => drop(world.turn_ends(&agent(n), &Turn::default())),
+        Step::TurnEndsInBackground(n) => {
+            let turn = Turn {
+                background: 1,
+                ..Turn::default()
+            };
+            world.turn_ends(&agent(n), &turn);
+        }
+        Step::TurnEndsDirty(n) => {
+            let turn = Turn {
+                dirty: vec!["notes.txt".into()],
+                ..Turn::default()
+            };
+            world.turn_ends(&agent(n), &turn);
+        }
+        Step::TurnFails(n, error) => drop(world.turn_fails(&agent(n), error)),
+        Step::BackgroundEnds(n) => drop(world.background_ends(&agent(n))),
+        Step::Dies(n, code) => drop(world.exits(&agent(n), code, false)),
+        Step::OutOfMemory(n) => drop(world.exits(&agent(n), 137, true)),
+        Step::Clear(n) => drop(world.clear(&agent(n))),
+        Step::Escape(n) => drop(world.escape(&agent(n))),
+        Step::Types(n) => drop(world.types(&agent(n), "what is this?")),
+        Step::Draft(n) => {
+            if let Some(mind) = world.minds.get_mut(&agent(n)) {
+                mind.draft = Some("half a thou".into());
+            }
+        }
+        Step::Dialog(n) => drop(world.opens_dialog(&agent(n), "rewind")),
+        Step::CloseDialog(n) => drop(world.closes_dialog(&agent(n))),
+        Step::Permission(n) => drop(world.waits_for_permission(&agent(n))),
+        Step::SwallowPastes(n, times) => {
+            if let Some(mind) = world.minds.get_mut(&agent(n)) {
+                mind.swallow = times;
+            }
+        }
+        Step::AddTask(n) => world.add_task(&agent(n), &format!("write part {serial}")),
+        Step::Conflict(n) => {
+            let demand = &mut world.git.conflicts_on_demand;
+            demand.insert(agent(n).to_string(), "a.txt".into());
+        }
+        Step::RemoteMoves => world.git.remote_moves(),
+        Step::PushFails => {
+            let reason = "no route".into();
+            world.git.push_faults.push(PushOutcome::Away { reason });
+        }
+        Step::FetchFails => world.git.fetch_faults.push("no route".into()),
+        Step::LaunchFails => world.launch_faults.push(true),
+        Step::EngineDown => world.engine(false),
+        Step::EngineUp => world.engine(true),
+        Step::Restart(n) => drop(world.request(Request::Restart { agent: agent(n) })),
+        Step::Plan => drop(world.request(Request::Plan)),
+        Step::DaemonDies if world.up() => world.crash_daemon(),
+        Step::DaemonStarts if !world.up() => world.start_daemon(true),
+        Step::DaemonDies | Step::DaemonStarts => {}
+        Step::Detach => {
+            let ending = Ending::Detach;
+            if world.request(Request::End { ending }).is_some() {
+                world.crash_daemon();
+            }
+        }
+        Step::Tick(seconds) => world.advance(Duration::from_secs(seconds)),
+        Step::OneEffect => drop(world.step()),
+    }
+}
+
+/// Faults stop; everybody does the natural thing; what is left must be nothing.
+fn comes_to_rest(world: &mut World) -> Result<(), String> {
+    world.crash.at = None;
+    world.launch_faults.clear();
+    for mind in world.minds.values_mut() {
+        mind.swallow = 0;
+    }
+    if !world.engine_up {
+        world.engine(true);
+    }
+    // A person restarts whoever was given up.
+    if !world.up() {
+        world.start_daemon(true);
+    }
+    let given_up: Vec<AgentId> = world
+        .fleet()
+        .agents
+        .values()
+        .filter(|agent| agent.phase.word() == "failed")
+        .map(|agent| agent.id.clone())
+        .collect();
+    for agent in given_up {
+        world.request(Request::Restart { agent });
+    }
+    let mut left = world.live_on(BOUND);
+    // Attempts run out when a person keeps restarting; such a task is over, and that is known.
+    left.retain(|line| !line.ends_with(" is failed"));
+    for (task, times) in &world.queue.completions {
+        if *times != 1 {
+            left.push(format!("{task} was done {times} times"));
+        }
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{}\n{}", left.join("\n"), world.tail()))
+}
+
+fn world(workers: u32) -> World {
+    World::new(Policy {
+        workers,
+        ..Policy::default()
+    })
+}
+
+/// The scripts of the crash simulation.
+fn scripts() -> Vec<(&'static str, Vec<Step>)> {
+    use Step::{
+        AddTask, BackgroundEnds, Boot, CloseDialog, Conflict, DaemonStarts, Dies, Permission,
+        RemoteMoves, Restart, SwallowPastes, Tick, TurnEnds, TurnEndsDirty, TurnEndsInBackground,
+        TurnFails, Types,
+    };
+    let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
+    let with = |more: Vec<Step>| {
+        let mut all = start();
+        all.extend(more);
+        all
+    };
+    vec![
+        (
+            "two tasks in a row",
+            with(vec![AddTask(1), AddTask(1), TurnEnds(1), TurnEnds(1)]),
+        ),
+        (
+            "a task appears later",
+            with(vec![Tick(5), AddTask(1), Tick(1), TurnEnds(1), AddTask(2)]),
+        ),
+        (
+            "a receipt is missing",
+            with(vec![SwallowPastes(1, 1), AddTask(1), Tick(9), TurnEnds(1)]),
+        ),
+        (
+            "an agent dies at work",
+            with(vec![
+                AddTask(1),
+                Dies(1, 137),
+                Tick(3),
+                Boot(1),
+                Tick(2),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "a conflict",
+            with(vec![
+                Conflict(1),
+                AddTask(1),
+                TurnEnds(1),
+                AddTask(2),
+                TurnEnds(2),
+                TurnEnds(0),
+                Tick(1),
+            ]),
+        ),
+        (
+            "the remote moves",
+            with(vec![AddTask(1), RemoteMoves, TurnEnds(1), Tick(40)]),
+        ),
+        (
+            "background and limit",
+            with(vec![
+                AddTask(1),
+                TurnEndsInBackground(1),
+                BackgroundEnds(1),
+                TurnEnds(1),
+                AddTask(2),
+                TurnFails(2, "rate_limit"),
+                Tick(400),
+                TurnEnds(2),
+            ]),
+        ),
+        (
+            "people in between",
+            with(vec![
+                Types(1),
+                AddTask(1),
+                TurnEnds(1),
+                Permission(1),
+                CloseDialog(1),
+                Tick(6),
+                TurnEndsDirty(1),
+                TurnEnds(1),
+                Restart(1),
+                Tick(1),
+                Boot(1),
+            ]),
+        ),
+        (
+            "planning",
+            vec![
+                DaemonStarts,
+                Boot(0),
+                Boot(1),
+                Boot(2),
+                Tick(1),
+                TurnEnds(0),
+                Tick(1),
+                TurnEnds(1),
+                TurnEnds(2),
+                Tick(61),
+                TurnEnds(0),
+            ],
+        ),
+    ]
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// The daemon comes back this many steps after it died.
+    away: usize,
+    duplicate: bool,
+    hasty: bool,
+}
+
+/// Plays a script with the daemon dying at crash point `at`. Returns how many points there were.
+fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> u64 {
+    let mut world = world(2);
+    world.duplicate = manner.duplicate;
+    world.hasty_receipts = manner.hasty;
+    world.crash.at = at;
+    world.plans = vec![vec![
+        (AgentId::worker(1), "write one".into()),
+        (AgentId::worker(2), "write two".into()),
+    ]];
+    let mut missed = 0;
+    for (serial, step) in steps.iter().enumerate() {
+        perform(&mut world, step, serial);
+        world.run_outbox();
+        if !world.up() {
+            if missed >= manner.away {
+                world.start_daemon(true);
+                world.run_outbox();
+                missed = 0;
+            } else {
+                missed += 1;
+            }
+        }
+    }
+    let points = world.crash.passed;
+    if let Err(left) = comes_to_rest(&mut world) {
+        panic!("`{name}`, daemon dies at {at:?}, {manner:?}:\n{left}");
+    }
+    let undone = world
+        .queue
+        .tasks
+        .iter()
+        .find(|t| t.status != TaskStatus::Done);
+    assert!(undone.is_none(), "`{name}` at {at:?}: {undone:?}");
+    points
+}
+
+fn crash_everywhere(manner: Manner) {
+    for (name, steps) in scripts() {
+        let points = play(name, &steps, None, manner);
+        assert!(points > 20, "`{name}` has only {points} crash points");
+        for at in 1..=points {
+            play(name, &steps, Some(at), manner);
+        }
+    }
+}
+
+#[test]
+fn the_daemon_dies_after_every_step_and_is_back_at_once() {
+    crash_everywhere(Manner {
+        away: 0,
+        duplicate: false,
+        hasty: false,
+    });
+}
+
+#[test]
+fn the_daemon_dies_after_every_step_and_is_away_for_a_while() {
+    for away in [1, 3] {
+        crash_everywhere(Manner {
+            away,
+            duplicate: false,
+            hasty: away == 3,
+        });
+    }
+}
+
+#[test]
+fn every_event_comes_twice() {
+    crash_everywhere(Manner {
+        away: 0,
+        duplicate: true,
+        hasty: false,
+    });
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let who = 0_u32..3;
+    let worker = 1_u32..3;
+    prop_oneof![
+        12 => who.clone().prop_map(Step::Boot),
+        16 => who.clone().prop_map(Step::TurnEnds),
+        2 => who.clone().prop_map(Step::TurnEndsInBackground),
+        2 => worker.clone().prop_map(Step::TurnEndsDirty),
+        2 => (who.clone(), prop_oneof![Just("rate_limit"), Just("server_error"), Just("billing_error")])
+            .prop_map(|(n, error)| Step::TurnFails(n, error)),
+        3 => who.clone().prop_map(Step::BackgroundEnds),
+        4 => (who.clone(), prop_oneof![Just(0_i64), Just(1), Just(137)])
+            .prop_map(|(n, code)| Step::Dies(n, code)),
+        1 => who.clone().prop_map(Step::OutOfMemory),
+        1 => who.clone().prop_map(Step::Clear),
+        2 => who.clone().prop_map(Step::Escape),
+        2 => who.clone().prop_map(Step::Types),
+        2 => who.clone().prop_map(Step::Draft),
+        2 => who.clone().prop_map(Step::Dialog),
+        3 => who.clone().prop_map(Step::CloseDialog),
+        1 => who.clone().prop_map(Step::Permission),
+        2 => (who.clone(), 0_u32..6).prop_map(|(n, times)| Step::SwallowPastes(n, times)),
+        8 => worker.clone().prop_map(Step::AddTask),
+        2 => worker.prop_map(Step::Conflict),
+        1 => Just(Step::RemoteMoves),
+        1 => Just(Step::PushFails),
+        1 => Just(Step::FetchFails),
+        1 => Just(Step::LaunchFails),
+        1 => Just(Step::EngineDown),
+        3 => Just(Step::EngineUp),
+        1 => who.prop_map(Step::Restart),
+        1 => Just(Step::Plan),
+        2 => Just(Step::DaemonDies),
+        6 => Just(Step::DaemonStarts),
+        1 => Just(Step::Detach),
+        12 => (0_u64..20).prop_map(Step::Tick),
+        1 => (60_u64..700).prop_map(Step::Tick),
+        14 => Just(Step::OneEffect),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_happens_nothing_is_lost_or_stuck(
+        steps in prop::collection::vec(any_step(), 1..120),
+        crash in prop::option::of(1_u64..300),
+        duplicate: bool,
+        hasty: bool,
+    ) {
+        let mut world = world(2);
+        world.duplicate = duplicate;
+        world.hasty_receipts = hasty;
+        world.crash.at = crash;
+        world.start_daemon(true);
+        for (serial, step) in steps.iter().enumerate() {
+            perform(&mut world, step, serial);
+        }
+        if let Err(left) = comes_to_rest(&mut world) {
+            return Err(TestCaseError::fail(left));
+        }
+    }
+}
