@@ -1,0 +1,90 @@
+//! Taking away what a test made, whatever became of it.
+
+use std::process::Command;
+
+use super::Stage;
+use super::run::Ran;
+
+/// By the label that every container of ours carries.
+fn containers(project: &str) -> Vec<String> {
+    let filter = format!("label=dev.orchestrator.project={project}");
+    let listed = Ran::of(Command::new("docker").args(["ps", "-aq", "--filter", &filter]));
+    listed.stdout.lines().map(str::to_owned).collect()
+}
+
+fn networks(project: &str) -> Vec<String> {
+    let filter = format!("name={project}");
+    let listed = Ran::of(Command::new("docker").args(["network", "ls", "-q", "--filter", &filter]));
+    listed.stdout.lines().map(str::to_owned).collect()
+}
+
+impl Stage {
+    /// What of this fleet is outside its directory: containers, networks, a tmux server, processes.
+    pub fn left_behind(&self) -> Vec<String> {
+        let project = &self.project;
+        let mut left = Vec::new();
+        left.extend(containers(project).into_iter().map(|id| format!("container {id}")));
+        let own = format!("{project}-model");
+        let name = |id: &String| {
+            Ran::of(Command::new("docker").args(["network", "inspect", "-f", "{{.Name}}", id])).stdout
+        };
+        left.extend(
+            networks(project)
+                .into_iter()
+                .filter(|id| !name(id).contains(&own))
+                .map(|id| format!("network {id}")),
+        );
+        if self.tmux(&["list-sessions"]).code == 0 {
+            left.push("a tmux server".into());
+        }
+        left.extend(self.processes().into_iter().map(|pid| format!("process {pid}")));
+        left
+    }
+
+    /// Processes of the binary that were started with this fleet's configuration or name.
+    pub fn processes(&self) -> Vec<i32> {
+        let mine = self.root().display().to_string();
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        all.filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let ours = line.contains(&mine) || line.contains(&self.project);
+            (line.contains("orchestrator") && ours).then_some(pid)
+        })
+        .collect()
+    }
+
+    /// The newest lines of what the supervisor wrote, for a test that failed.
+    pub fn show_what_happened(&self) {
+        let view = self.run(&["status", "--json"]);
+        eprintln!("--- status: {view}");
+        for log in ["supervisor.log", "start.log", "agents/worker-1.log", "agents/manager.log"] {
+            let text = std::fs::read_to_string(self.state().join("log").join(log));
+            let Ok(text) = text else { continue };
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {log}");
+            for line in &lines[lines.len().saturating_sub(60)..] {
+                eprintln!("{line}");
+            }
+        }
+        for record in self.model().requests().iter().rev().take(8).rev() {
+            eprintln!("--- asked: {record:?}");
+        }
+    }
+
+    pub(super) fn clean_up(&self) {
+        for pid in self.processes() {
+            let _ = Ran::of(Command::new("kill").args(["-9", &pid.to_string()]));
+        }
+        let _ = self.tmux(&["kill-server"]);
+        let containers = containers(&self.project);
+        if !containers.is_empty() {
+            let _ = Ran::of(Command::new("docker").args(["rm", "-f", "-v"]).args(containers));
+        }
+        let networks = networks(&self.project);
+        if !networks.is_empty() {
+            let _ = Ran::of(Command::new("docker").args(["network", "rm"]).args(networks));
+        }
+    }
+}
