@@ -3,6 +3,7 @@
 //! Actions of one agent run in order, different agents side by side; merges, pushes and fetches
 //! have one queue. A stop and a look at the screen wait for nobody.
 
+mod compose;
 mod deliver;
 mod instance;
 mod launch;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) driver: DriverHandle,
     pub(super) doors: Doors,
     pub(super) lists: TaskLists,
+    compose: compose::ComposeFile,
 }
 
 impl Effects {
@@ -59,6 +61,7 @@ impl Effects {
             driver,
             doors,
             lists,
+            compose: compose::ComposeFile::default(),
         });
         let git = lane(&shared, &tracker);
         Self {
