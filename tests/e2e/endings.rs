@@ -71,7 +71,7 @@ fn killed_in_the_middle_of_a_turn_the_agents_work_on_and_are_adopted() {
     nothing_ran_twice(&stage, &after, &["gate kill", "the next one"]);
     assert_eq!(spooled(&stage), 0);
     stage.down();
-    assert_eq!(stage.left_behind(), Vec::<String>::new());
+    stage.nothing_is_left();
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_signal_detaches_and_up_after_down_goes_on_with_the_conversation() {
     nothing_ran_twice(&stage, &first, &["gate term", "the next one"]);
 
     stage.down();
-    assert_eq!(stage.left_behind(), Vec::<String>::new());
+    stage.nothing_is_left();
     let list = stage.checkout("manager").join("WORKER_1_TASK_LIST.md");
     let mut text = std::fs::read_to_string(&list).unwrap();
     text.push_str("- [ ] something for the second day\n");
@@ -108,7 +108,7 @@ fn a_signal_detaches_and_up_after_down_goes_on_with_the_conversation() {
     let session = agent(&first, "worker-1").session.as_ref();
     assert_eq!(record.session.as_ref(), session, "the conversation goes on");
     stage.down();
-    assert_eq!(stage.left_behind(), Vec::<String>::new());
+    stage.nothing_is_left();
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_stop_in_the_middle_of_a_turn_loses_nothing() {
     let half_done = stage.checkout("worker-1").join("half-done.txt");
     std::fs::write(&half_done, "half of it\n").unwrap();
     stage.down();
-    assert_eq!(stage.left_behind(), Vec::<String>::new());
+    stage.nothing_is_left();
     assert_eq!(std::fs::read_to_string(&half_done).unwrap(), "half of it\n");
     stage.open_gate("worker-1", "stop");
     stage.up();

@@ -45,7 +45,7 @@ fn a_fleet_comes_up_straight_at_work_and_shows_all_it_does() {
     shows_it_to_people(&stage);
     the_instances_are_as_promised(&stage);
     stage.down();
-    assert_eq!(stage.left_behind(), Vec::<String>::new());
+    stage.nothing_is_left();
 }
 
 fn shows_it_to_people(stage: &Stage) {

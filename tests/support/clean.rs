@@ -5,6 +5,8 @@ use std::process::Command;
 use super::Stage;
 use super::run::Ran;
 
+const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// By the label that every container of ours carries.
 fn containers(project: &str) -> Vec<String> {
     let filter = format!("label=dev.orchestrator.project={project}");
@@ -19,8 +21,23 @@ fn networks(project: &str) -> Vec<String> {
 }
 
 impl Stage {
+    /// Nothing of this fleet is left but its directory. The views of panes end with tmux, a moment
+    /// after it.
+    #[track_caller]
+    pub fn nothing_is_left(&self) {
+        let mut left = Vec::new();
+        let deadline = std::time::Instant::now() + SOON;
+        while std::time::Instant::now() < deadline {
+            left = self.left_behind();
+            if left.is_empty() {
+                return;
+            }
+        }
+        panic!("left behind: {left:?}");
+    }
+
     /// What of this fleet is outside its directory: containers, networks, a tmux server, processes.
-    pub fn left_behind(&self) -> Vec<String> {
+    fn left_behind(&self) -> Vec<String> {
         let project = &self.project;
         let mut left = Vec::new();
         left.extend(containers(project).into_iter().map(|id| format!("container {id}")));

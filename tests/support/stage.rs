@@ -11,7 +11,7 @@ use orchestrator::model::ProjectId;
 use orchestrator::model::view::{AgentView, FleetView};
 use orchestrator::ports::Runtime as _;
 use orchestrator::runtime::docker::DockerRuntime;
-use orchestrator::testing::scripted_model::{RequestRecord, Scenario, ScriptedModel};
+use orchestrator::testing::scripted_model::{RequestKind, RequestRecord, Scenario, ScriptedModel};
 use serde_json::{Value, json};
 
 use super::LONG;
@@ -332,6 +332,7 @@ impl Stage {
         let about = |record: &RequestRecord| {
             record.step == 0
                 && record.attempt == 0
+                && record.kind == RequestKind::Turn
                 && record.instruction.as_deref().is_some_and(|i| i.contains(text))
         };
         self.model().requests().into_iter().filter(about).collect()
@@ -361,12 +362,16 @@ impl Stage {
         Ran::of(Command::new("kill").args([signal, pid])).ok();
     }
 
-    /// Until a process is gone, reaped or not.
+    /// Until a process is gone with all its threads, reaped or not.
     pub fn until_gone(&self, pid: &str) {
         eventually("the process ends", || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-            let over = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, s)| s.starts_with('Z'));
-            stat.map_or(Some(()), |stat| over(stat).then_some(()))
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+                return Some(());
+            };
+            let zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+            let threads = threads.map_or(0, Iterator::count);
+            (zombie && threads <= 1).then_some(())
         });
     }
 }
