@@ -51,10 +51,14 @@ impl Stage {
                 .filter(|id| !name(id).contains(&own))
                 .map(|id| format!("network {id}")),
         );
-        if self.tmux(&["list-sessions"]).code == 0 {
-            left.push("a tmux server".into());
+        let server = self.tmux(&["list-sessions"]);
+        if server.code == 0 {
+            left.push(format!("a tmux server with {}", server.stdout));
         }
-        left.extend(self.processes().into_iter().map(|pid| format!("process {pid}")));
+        left.extend(self.processes().into_iter().map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            format!("process {pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
+        }));
         left
     }
 
