@@ -218,7 +218,10 @@ impl Queue {
 
     /// Every claimed task, by the end of its lease: as many as there are agents at work.
     pub fn claimed(&self) -> Vec<Task> {
-        self.view().claimed().map(|task| Task::clone(task)).collect()
+        self.view()
+            .claimed()
+            .map(|task| Task::clone(task))
+            .collect()
     }
 
     /// When the next lease runs out.

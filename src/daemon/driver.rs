@@ -200,9 +200,10 @@ impl Driver {
                 let _gone = answer.send(Err(ControlError::NotStored(reason.into())));
             }
             Input::Request {
-                request: Request::End {
-                    ending: Ending::Detach,
-                },
+                request:
+                    Request::End {
+                        ending: Ending::Detach,
+                    },
                 reply,
             } => {
                 self.finished = Some(Ending::Detach);
@@ -293,12 +294,7 @@ impl Driver {
     }
 
     /// What differs from before; `None` when nothing does.
-    fn changes(
-        &self,
-        before: &Fleet,
-        also: Changes,
-        actions: &[Action],
-    ) -> Option<Changes> {
+    fn changes(&self, before: &Fleet, also: Changes, actions: &[Action]) -> Option<Changes> {
         let after = self.supervisor.fleet();
         let mut changes = Changes {
             at: self.now(),

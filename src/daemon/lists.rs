@@ -1,7 +1,7 @@
 //! Task list files: read from the manager's checkout and from the branch, ticked when done.
 //!
 //! The file a person edits lies in the manager's checkout. It is read without following links and
-//! written only by [`exchange`](crate::worktree::exchange), which loses no edit made meanwhile.
+//! written only by [`exchange`], which loses no edit made meanwhile.
 
 use std::collections::BTreeMap;
 use std::io;

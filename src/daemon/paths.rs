@@ -10,6 +10,7 @@ use crate::model::AgentId;
 ///   state.db                 tasks, agents, journal (SQLite)
 ///   store.git                the bare repository, the supervisor's alone
 ///   control.sock  token      how the CLI and scripts reach the supervisor
+///   compose.json             the containers, as Compose would write them
 ///   log/supervisor.log       log/agents/NAME.log
 ///   opt/                     helper and scripts, mounted read-only into every instance
 ///   scratch/                 temporary files that must be on the same filesystem
@@ -56,6 +57,10 @@ impl FleetPaths {
 
     pub fn token(&self) -> PathBuf {
         self.root.join("token")
+    }
+
+    pub fn compose_file(&self) -> PathBuf {
+        self.root.join("compose.json")
     }
 
     pub fn tools(&self) -> PathBuf {

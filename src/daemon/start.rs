@@ -156,6 +156,13 @@ async fn build_house(
         .await
         .map_err(DaemonError::prerequisite("reaching the container engine"))?;
     say(&format!("engine: {} {}", engine.name, engine.version));
+    match runtime.remove_leftovers(&config.project).await {
+        Ok(0) => {}
+        Ok(count) => say(&format!(
+            "removed {count} throwaway containers that were left behind"
+        )),
+        Err(error) => tracing::warn!(error = error.chain(), "leftovers were not removed"),
+    }
     let image = image_spec(&config);
     let tag = image.tag.clone();
     let image_says = say.clone();

@@ -185,6 +185,10 @@ pub trait Runtime: Send + Sync {
     /// Removes a container that has ended. `Ok` when it is not there.
     async fn remove(&self, name: &str) -> PortResult<()>;
 
+    /// Removes throwaway containers of [`Runtime::run_once`] that a crash left behind; returns how
+    /// many. For the start, when none can be in use.
+    async fn remove_leftovers(&self, project: &ProjectId) -> PortResult<usize>;
+
     /// All containers of the project, running or not.
     async fn list(&self, project: &ProjectId) -> PortResult<Vec<ObservedContainer>>;
 

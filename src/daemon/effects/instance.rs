@@ -103,8 +103,7 @@ fn seed(house: &House, home: &Path) -> PortResult<()> {
         Err(error) if own.is_regular(SEEDED) => return Err(failed("read", SEEDED)(error)),
         Err(error) => {
             tracing::warn!(%error, "an agent's .claude.json was no file; set aside");
-            own.set_aside(SEEDED)
-                .map_err(failed("set aside", SEEDED))?;
+            own.set_aside(SEEDED).map_err(failed("set aside", SEEDED))?;
             None
         }
     };
@@ -112,8 +111,7 @@ fn seed(house: &House, home: &Path) -> PortResult<()> {
         Ok(text) => text,
         Err(problem) => {
             tracing::warn!(%problem, "an agent's .claude.json was damaged; set aside");
-            own.set_aside(SEEDED)
-                .map_err(failed("set aside", SEEDED))?;
+            own.set_aside(SEEDED).map_err(failed("set aside", SEEDED))?;
             seed.merge(None)
                 .map_err(|error| PortError::new(ErrorKind::Broken, error.to_string()))?
         }

@@ -84,6 +84,9 @@ impl Shared {
         })?;
         self.clear_earlier_lives(agent, incarnation).await?;
         let spec = container_spec(&self.house, agent, incarnation, session, resume);
+        if let Err(error) = self.compose.put(&self.house, &spec) {
+            tracing::warn!(%agent, %error, "the Compose file was not written");
+        }
         let seen = self.house.runtime.start(&spec).await?;
         Ok(Launched {
             container: seen.name,

@@ -3,6 +3,7 @@
 //! Actions of one agent run in order, different agents side by side; merges, pushes and fetches
 //! have one queue. A stop and a look at the screen wait for nobody.
 
+mod compose;
 mod deliver;
 mod instance;
 mod launch;
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub(super) doors: Doors,
     pub(super) lists: TaskLists,
     turns: Turns,
+    compose: compose::ComposeFile,
 }
 
 /// Start and stop of one agent exclude each other, and a stop is remembered: a launch of that life
@@ -81,6 +83,7 @@ impl Effects {
             doors,
             lists,
             turns: Turns::default(),
+            compose: compose::ComposeFile::default(),
         });
         let git = lane(&shared, &tracker);
         Self {

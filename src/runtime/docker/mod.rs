@@ -82,16 +82,14 @@ impl DockerRuntime {
             networks: Arc::default(),
         })
     }
-
-    /// Removes throwaway containers that a crash left behind. Returns how many there were.
-    /// Call it when none of this process can be running, that is, at start-up.
-    pub async fn remove_leftovers(&self, project: &ProjectId) -> PortResult<usize> {
-        once::remove_leftovers(&self.docker, project).await
-    }
 }
 
 #[async_trait]
 impl Runtime for DockerRuntime {
+    async fn remove_leftovers(&self, project: &ProjectId) -> PortResult<usize> {
+        once::remove_leftovers(&self.docker, project).await
+    }
+
     async fn probe(&self) -> PortResult<RuntimeInfo> {
         let attempt = "asking the Docker engine for its version";
         let docker = self

@@ -155,6 +155,10 @@ fn unused<T>() -> PortResult<T> {
 
 #[async_trait]
 impl Runtime for Engine {
+    async fn remove_leftovers(&self, _: &ProjectId) -> PortResult<usize> {
+        unused()
+    }
+
     async fn probe(&self) -> PortResult<RuntimeInfo> {
         unused()
     }
