@@ -65,6 +65,11 @@ impl Doors {
         }
     }
 
+    /// Cancelled when the supervisor ends.
+    pub(super) fn end(&self) -> &CancellationToken {
+        &self.end
+    }
+
     /// Reads what an agent spooled while nobody listened, then listens. Idempotent.
     pub(super) async fn open(&self, agent: &AgentId) -> io::Result<()> {
         let mut open = self.open.lock().await;
