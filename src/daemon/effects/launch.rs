@@ -1,12 +1,15 @@
 //! Checkout, directories, hook door, container: one life of an agent begins.
 
+use std::io;
+use std::path::Path;
+
 use super::Shared;
 use crate::claude::launch as claude_launch;
 use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
 use crate::supervisor::Event;
-use crate::worktree::{CheckoutSpec, GitStore, Identity};
+use crate::worktree::{CheckoutSpec, GitStore, Identity, read_beneath};
 
 impl Shared {
     pub(super) async fn launch(
@@ -75,7 +78,11 @@ impl Shared {
             )
         })?;
         self.clear_earlier_lives(agent, incarnation).await?;
-        let spec = container_spec(&self.house, agent, incarnation, session, resume);
+        let begun = has_conversation(&self.house.paths.agent(agent).home(), session);
+        if begun != resume {
+            tracing::info!(%agent, %session, resume, begun, "its conversation decides");
+        }
+        let spec = container_spec(&self.house, agent, incarnation, session, begun);
         if let Err(error) = self.compose.put(&self.house, &spec) {
             tracing::warn!(%agent, %error, "the Compose file was not written");
         }
@@ -118,6 +125,15 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether there is anything of this conversation to resume. An agent that was started and never
+/// asked has nothing, and one whose supervisor was killed may have more than was noted.
+fn has_conversation(home: &Path, session: &SessionId) -> bool {
+    match read_beneath(home, &claude_launch::transcript(session), 0) {
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::FileTooLarge,
     }
 }
 
@@ -192,5 +208,24 @@ pub(in crate::daemon) fn container_spec(
         pids: i64::from(house.config.container.pids),
         tmp_bytes: i64::try_from(house.config.container.tmp_size).unwrap_or(i64::MAX),
         state_directory: house.paths.root().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_is_there_once_its_file_has_something_in_it() {
+        let home = tempfile::tempdir().unwrap();
+        let session = SessionId::from("0a");
+        let there = || has_conversation(home.path(), &session);
+        assert!(!there());
+        let file = home.path().join(claude_launch::transcript(&session));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(!there());
+        std::fs::write(&file, "{}\n").unwrap();
+        assert!(there());
     }
 }
