@@ -70,9 +70,13 @@ fn every_command_is_mentioned() {
     assert!(commands.len() > 10, "{commands:?}");
     for command in commands {
         let mentioned = ["`", " ", ","].iter().any(|end| {
-            text.contains(&format!("| `{command}{end}")) || text.contains(&format!("`, `{command}{end}"))
+            text.contains(&format!("| `{command}{end}"))
+                || text.contains(&format!("`, `{command}{end}"))
         });
-        assert!(mentioned, "README.md: `{command}` is not in the table of commands");
+        assert!(
+            mentioned,
+            "README.md: `{command}` is not in the table of commands"
+        );
     }
 }
 

@@ -168,7 +168,7 @@ impl Supervisor {
         match &mut agent.held {
             Some(held) if receipt => {
                 held.delivered = true;
-                let reason = format!("working on {}", held.task);
+                let reason = "its prompt hook confirmed the paste";
                 agent.enter(now, Phase::Working, reason);
             }
             _ => {
@@ -177,7 +177,7 @@ impl Supervisor {
                 } else {
                     "a prompt of a person"
                 };
-                agent.enter(now, Phase::Working, format!("working on {who}"));
+                agent.enter(now, Phase::Working, format!("on {who}"));
             }
         }
     }
@@ -266,7 +266,7 @@ impl Supervisor {
         let Some(held) = &mut agent.held else { return };
         held.delivered = true;
         let text = held.text.clone();
-        let reason = format!("working on {}", held.task);
+        let reason = "the answer to its Stop hook carried the task";
         agent.enter(now, Phase::Working, reason);
         self.hand_over(callback, text);
     }
