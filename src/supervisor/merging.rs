@@ -36,13 +36,7 @@ impl Supervisor {
         }
     }
 
-    fn take_imported(
-        &mut self,
-        now: Timestamp,
-        id: &AgentId,
-        outcome: ImportOutcome,
-        more: bool,
-    ) {
+    fn take_imported(&mut self, now: Timestamp, id: &AgentId, outcome: ImportOutcome, more: bool) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
