@@ -1,7 +1,6 @@
 //! The command and environment of an instance's Claude Code.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use crate::model::{AgentId, Incarnation, Role, SessionId};
 
@@ -21,12 +20,6 @@ pub enum Conversation {
     New(SessionId),
     /// From then on. An unfinished turn goes on by itself.
     Resume(SessionId),
-}
-
-/// Where a conversation in [`WORKSPACE`] is kept, below the home. Claude Code makes the file with the
-/// first prompt: until then it refuses to resume the session, and from then on to begin it anew.
-pub fn transcript(session: &SessionId) -> PathBuf {
-    PathBuf::from(format!(".claude/projects/-workspace/{session}.jsonl"))
 }
 
 /// What makes one instance different from the next.

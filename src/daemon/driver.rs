@@ -15,9 +15,10 @@ use super::handle::Input;
 use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
+use super::usage::UsageBook;
 use crate::claude::prompt;
 use crate::control::{ControlError, StatusReport};
-use crate::model::view::{FleetView, UsageView};
+use crate::model::view::FleetView;
 use crate::model::{
     AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
 };
@@ -42,7 +43,7 @@ pub(super) struct Driver {
     /// Hook callbacks whose caller waits.
     waiting: BTreeMap<CallbackId, oneshot::Sender<Result<HookAnswer, ControlError>>>,
     /// What status lines told; not persisted, it comes again within seconds.
-    usage: BTreeMap<AgentId, (UsageView, Option<String>)>,
+    usage: UsageBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
     inbox: VecDeque<Event>,
     publisher: watch::Sender<Arc<FleetView>>,
@@ -74,7 +75,7 @@ impl Driver {
             effects,
             logbook,
             waiting: BTreeMap::new(),
-            usage: BTreeMap::new(),
+            usage: UsageBook::default(),
             distances: BTreeMap::new(),
             inbox: VecDeque::new(),
             publisher,
@@ -186,6 +187,7 @@ impl Driver {
                 let view = self.queue.view();
                 self.inbox.push_back(Event::QueueChanged(view));
             }
+            Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
         }
     }
@@ -221,6 +223,7 @@ impl Driver {
                     _ => self.inbox.push_back(view),
                 }
             }
+            Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
         }
     }
@@ -412,18 +415,21 @@ impl Driver {
                 supervisor.observe(now, Event::Hook(input))
             })
             .await;
-        match decided {
-            Err(error) => {
-                if let Some(sender) = self.waiting.remove(&callback) {
-                    let _gone = sender.send(Err(ControlError::NotStored(error.chain())));
-                }
+        if let Err(error) = decided {
+            if let Some(sender) = self.waiting.remove(&callback) {
+                let _gone = sender.send(Err(ControlError::NotStored(error.chain())));
             }
-            Ok(()) => {
-                self.logbook.hook(now, &report);
-                if spooled && let Some(sender) = self.waiting.remove(&callback) {
-                    let _gone = sender.send(Ok(HookAnswer::LetGo));
-                }
-            }
+            return;
+        }
+        self.logbook.hook(now, &report);
+        if matches!(
+            report.fact,
+            HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
+        ) {
+            self.effects.count_tokens(&report.agent);
+        }
+        if spooled && let Some(sender) = self.waiting.remove(&callback) {
+            let _gone = sender.send(Ok(HookAnswer::LetGo));
         }
     }
 
@@ -536,8 +542,7 @@ impl Driver {
         if let Some(version) = &report.claude_version {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
-        self.usage
-            .insert(report.agent, (report.usage, report.model));
+        self.usage.told(report.agent, report.usage, report.model);
         let _gone = line.send(text);
     }
 
@@ -564,10 +569,7 @@ impl Driver {
         let lists = self.house.paths.agent(&AgentId::manager()).checkout();
         view.task_list_directory = lists.display().to_string();
         for agent in &mut view.agents {
-            if let Some((usage, model)) = self.usage.get(&agent.id) {
-                agent.usage = usage.clone();
-                agent.model.clone_from(model);
-            }
+            self.usage.fill(agent);
             if let Some((ahead, behind)) = self.distances.get(&agent.id) {
                 agent.ahead = Some(*ahead);
                 agent.behind = Some(*behind);

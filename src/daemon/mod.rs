@@ -17,6 +17,7 @@ mod paths;
 mod queue_actions;
 mod signals;
 mod start;
+mod usage;
 mod watch;
 
 pub use clock::{SystemClock, SystemEntropy};

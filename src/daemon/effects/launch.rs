@@ -1,7 +1,5 @@
 //! Checkout, directories, hook door, container: one life of an agent begins.
 
-use std::io;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
@@ -10,7 +8,7 @@ use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
 use crate::supervisor::Event;
-use crate::worktree::{CheckoutSpec, GitStore, Identity, read_beneath};
+use crate::worktree::{CheckoutSpec, GitStore, Identity};
 
 impl Shared {
     pub(super) async fn launch(
@@ -85,11 +83,11 @@ impl Shared {
             )
         })?;
         self.clear_earlier_lives(agent, incarnation).await?;
-        let begun = has_conversation(&self.house.paths.agent(agent).home(), session);
-        if begun != resume {
-            tracing::info!(%agent, %session, resume, begun, "its conversation decides");
+        let there = super::instance::has_transcript(&self.house, agent, session);
+        if there != resume {
+            tracing::info!(%agent, %session, there, "the conversation is taken up by its transcript");
         }
-        let spec = container_spec(&self.house, agent, incarnation, session, begun);
+        let spec = container_spec(&self.house, agent, incarnation, session, there);
         if let Err(error) = self.compose.put(&self.house, &spec) {
             tracing::warn!(%agent, %error, "the Compose file was not written");
         }
@@ -111,7 +109,7 @@ impl Shared {
             base: super::super::blocking(&self.house.git, GitStore::branch_head).await?,
             owner: self.house.owner,
             identity: Identity {
-                name: format!("{} ({agent})", self.house.config.git.name),
+                name: self.house.config.git.name.clone(),
                 email: self.house.config.git.email.clone(),
             },
         };
@@ -138,15 +136,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-}
-
-/// Whether there is anything of this conversation to resume. An agent that was started and never
-/// asked has nothing, and one whose supervisor was killed may have more than was noted.
-fn has_conversation(home: &Path, session: &SessionId) -> bool {
-    match read_beneath(home, &claude_launch::transcript(session), 0) {
-        Ok(_) => false,
-        Err(error) => error.kind() == io::ErrorKind::FileTooLarge,
     }
 }
 
@@ -233,24 +222,5 @@ pub(in crate::daemon) fn container_spec(
         pids: i64::from(house.config.container.pids),
         tmp_bytes: i64::try_from(house.config.container.tmp_size).unwrap_or(i64::MAX),
         state_directory: house.paths.root().to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_conversation_is_there_once_its_file_has_something_in_it() {
-        let home = tempfile::tempdir().unwrap();
-        let session = SessionId::from("0a");
-        let there = || has_conversation(home.path(), &session);
-        assert!(!there());
-        let file = home.path().join(claude_launch::transcript(&session));
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, "").unwrap();
-        assert!(!there());
-        std::fs::write(&file, "{}\n").unwrap();
-        assert!(there());
     }
 }

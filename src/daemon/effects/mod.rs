@@ -18,9 +18,10 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::doors::Doors;
-use super::handle::DriverHandle;
+use super::handle::{DriverHandle, Input};
 use super::house::House;
 use super::lists::TaskLists;
+use super::usage::TokenCounts;
 use crate::model::{AgentId, CredentialId, Incarnation};
 use crate::ports::{ObservedContainer, PortResult};
 use crate::supervisor::{Action, Event, Inventory, SeenContainer};
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) lists: TaskLists,
     turns: Turns,
     compose: compose::ComposeFile,
+    tokens: Arc<TokenCounts>,
 }
 
 /// Start and stop of one agent exclude each other, and a stop is remembered: a launch of that life
@@ -84,6 +86,7 @@ impl Effects {
             lists,
             turns: Turns::default(),
             compose: compose::ComposeFile::default(),
+            tokens: Arc::default(),
         });
         let git = lane(&shared, &tracker);
         Self {
@@ -92,6 +95,19 @@ impl Effects {
             git,
             tracker,
         }
+    }
+
+    /// Reads an agent's transcripts on, beside everything else.
+    pub(super) fn count_tokens(&self, agent: &AgentId) {
+        let (shared, agent) = (self.shared.clone(), agent.clone());
+        self.tracker.spawn(async move {
+            let home = shared.house.paths.agent(&agent).home();
+            let (counts, id) = (shared.tokens.clone(), agent.clone());
+            let counted = tokio::task::spawn_blocking(move || counts.update(&id, &home)).await;
+            if let Ok(tokens) = counted {
+                shared.driver.put(Input::Tokens { agent, tokens }).await;
+            }
+        });
     }
 
     pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
