@@ -65,6 +65,11 @@ impl Doors {
         }
     }
 
+    /// Cancelled when the supervisor ends.
+    pub(super) fn end(&self) -> &CancellationToken {
+        &self.end
+    }
+
     /// Reads what an agent spooled while nobody listened, then listens. Idempotent.
     ///
     /// Called from one agent's own queue only, so one agent's spool never holds up another's door.

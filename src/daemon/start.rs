@@ -545,12 +545,7 @@ async fn settle_ticks(lists: TaskLists, driver: DriverHandle, end: CancellationT
 
 async fn close(house: &House, ending: Ending, tracker: &TaskTracker) {
     tracker.close();
-    if ending == Ending::Stop {
-        if let Err(error) = house.panes.shut_down().await {
-            tracing::warn!(error = error.chain(), "tmux was not shut down");
-        }
-        remove_containers(house).await;
-    }
+    // First: an effect that is under way could open tmux again.
     if tokio::time::timeout(DOORS_CLOSE, tracker.wait())
         .await
         .is_err()
@@ -560,6 +555,12 @@ async fn close(house: &House, ending: Ending, tracker: &TaskTracker) {
             DOORS_CLOSE.as_secs(),
             tracker.len()
         );
+    }
+    if ending == Ending::Stop {
+        if let Err(error) = house.panes.shut_down().await {
+            tracing::warn!(error = error.chain(), "tmux was not shut down");
+        }
+        remove_containers(house).await;
     }
 }
 

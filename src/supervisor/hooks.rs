@@ -331,6 +331,12 @@ impl Supervisor {
         if title.is_none() && agent.head.is_some() && agent.head == agent.imported {
             return;
         }
+        if agent.importing {
+            // One at a time: the one on its way has the title of the work it takes.
+            let later = title.map_or_else(|| agent.last_title.clone(), str::to_owned);
+            agent.import_next = Some(later);
+            return;
+        }
         if let Some(title) = title {
             title.clone_into(&mut agent.last_title);
         }

@@ -28,6 +28,15 @@ fn remote() -> AgentId {
 
 impl Supervisor {
     pub(super) fn on_imported(&mut self, now: Timestamp, id: &AgentId, outcome: ImportOutcome) {
+        let next = self.fleet.agents.get_mut(id);
+        let next = next.and_then(|agent| agent.import_next.take());
+        self.take_imported(now, id, outcome, next.is_some());
+        if let Some(title) = next {
+            self.import(id, Some(&title));
+        }
+    }
+
+    fn take_imported(&mut self, now: Timestamp, id: &AgentId, outcome: ImportOutcome, more: bool) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -58,7 +67,9 @@ impl Supervisor {
             }
         }
         // Nothing of the manager's is on its way to the branch: what it was asked is judged now.
-        self.judge_conflicts(id);
+        if !more {
+            self.judge_conflicts(id);
+        }
     }
 
     /// Work that ended with an unclean tree is not all there. Asked once per unclean end in a row.

@@ -171,8 +171,9 @@ impl Shared {
                 incarnation,
                 after,
             } => {
-                tokio::time::sleep(after).await;
-                self.check_screen(agent, incarnation).await;
+                if self.waited(after).await {
+                    self.check_screen(agent, incarnation).await;
+                }
             }
             Action::StopContainer {
                 agent,
@@ -182,9 +183,10 @@ impl Shared {
                 self.stop(agent, incarnation, grace).await;
             }
             Action::TakeInventory { after } => {
-                tokio::time::sleep(after).await;
-                let inventory = self.inventory().await;
-                self.driver.tell(Event::InventoryTaken(inventory)).await;
+                if self.waited(after).await {
+                    let inventory = self.inventory().await;
+                    self.driver.tell(Event::InventoryTaken(inventory)).await;
+                }
             }
             Action::Paste {
                 agent,
@@ -223,7 +225,18 @@ impl Shared {
         }
     }
 
+    /// False if the supervisor ends meanwhile.
+    async fn waited(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.doors.end().cancelled() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+
     async fn ensure_pane(&self, agent: &AgentId) {
+        if self.doors.end().is_cancelled() {
+            return;
+        }
         let command = self.house.view_of(agent);
         if let Err(error) = self.house.panes.ensure(agent, &command).await {
             let text = format!("its pane could not be opened: {}", error.chain());
