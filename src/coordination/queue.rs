@@ -216,6 +216,14 @@ impl Queue {
         self.view().expired(now, MAX_CANDIDATES)
     }
 
+    /// Every claimed task, by the end of its lease: as many as there are agents at work.
+    pub fn claimed(&self) -> Vec<Task> {
+        self.view()
+            .claimed()
+            .map(|task| Task::clone(task))
+            .collect()
+    }
+
     /// When the next lease runs out.
     pub fn next_expiry(&self) -> Option<Timestamp> {
         self.view().next_expiry()

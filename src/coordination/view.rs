@@ -117,6 +117,14 @@ impl View {
         of(Some(agent.clone())) + agent.worker_number().map_or(0, |_| of(None))
     }
 
+    /// Every claimed task, by the end of its lease.
+    pub fn claimed(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.leases
+            .iter()
+            .filter_map(|(_, id)| self.tasks.get(id))
+            .map(|entry| &entry.task)
+    }
+
     /// Claimed tasks whose lease has run out, longest ago first, at most `limit`.
     pub fn expired(&self, now: Timestamp, limit: usize) -> Vec<Task> {
         self.leases

@@ -66,9 +66,10 @@ impl Doors {
     }
 
     /// Reads what an agent spooled while nobody listened, then listens. Idempotent.
+    ///
+    /// Called from one agent's own queue only, so one agent's spool never holds up another's door.
     pub(super) async fn open(&self, agent: &AgentId) -> io::Result<()> {
-        let mut open = self.open.lock().await;
-        if open.contains_key(agent) {
+        if self.open.lock().await.contains_key(agent) {
             return Ok(());
         }
         let paths = self.house.paths.agent(agent);
@@ -93,8 +94,15 @@ impl Doors {
                 tracing::error!(%error, "a hook socket ended");
             }
         });
-        open.insert(agent.clone(), stop);
+        self.open.lock().await.insert(agent.clone(), stop);
         Ok(())
+    }
+
+    /// True when everything ends before `delay` is over.
+    pub(super) async fn wait_or_end(&self, delay: std::time::Duration) -> bool {
+        tokio::time::timeout(delay, self.end.cancelled())
+            .await
+            .is_ok()
     }
 
     async fn drain(&self, agent: &AgentId, spool: &Spool) {

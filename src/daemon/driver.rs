@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::effects::Effects;
 use super::handle::Input;
@@ -26,8 +27,10 @@ use crate::supervisor::{Action, Event, Fleet, HookInput, Supervisor};
 
 /// Never sleeps less than this for a deadline, so that a deadline in the past cannot spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
-/// After a failed write, before the input is tried again.
+/// After a failed write, before the event is tried again.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// Between looks at claims and at changes of the queue that failed.
+const TEND: Duration = Duration::from_secs(30);
 
 pub(super) struct Driver {
     supervisor: Supervisor,
@@ -45,6 +48,12 @@ pub(super) struct Driver {
     publisher: watch::Sender<Arc<FleetView>>,
     generation: u64,
     finished: Option<Ending>,
+    /// The store refused an event: until then nothing new is decided, so that the order holds.
+    stalled_until: Option<Instant>,
+    /// Lists were touched while nothing could be stored.
+    lists_touched: bool,
+    expired_at: Instant,
+    tend_at: Instant,
 }
 
 impl Driver {
@@ -71,6 +80,10 @@ impl Driver {
             publisher,
             generation: 0,
             finished: None,
+            stalled_until: None,
+            lists_touched: false,
+            expired_at: Instant::now(),
+            tend_at: Instant::now(),
         }
     }
 
@@ -92,13 +105,18 @@ impl Driver {
                 return ending;
             }
             self.publish();
-            let wait = self.wait_for_deadline();
+            let wait = self.wait();
+            // Not by the select below: under a steady stream of inputs it need never choose the clock.
+            if wait.is_zero() {
+                self.timers().await;
+                continue;
+            }
             tokio::select! {
                 input = inputs.recv() => match input {
                     Some(input) => self.take(input).await,
                     None => return Ending::Detach,
                 },
-                () = tokio::time::sleep(wait) => self.expire().await,
+                () = tokio::time::sleep(wait) => {}
             }
             self.drain_inbox().await;
         }
@@ -108,18 +126,52 @@ impl Driver {
         self.house.clock.now()
     }
 
-    fn wait_for_deadline(&self) -> Duration {
-        const LONGEST: Duration = Duration::from_secs(3600);
-        self.supervisor
-            .next_deadline()
-            .map_or(LONGEST, |(at, why)| {
-                let wait = at.since(self.now()).max(SHORTEST_WAIT);
-                tracing::trace!(?wait, why, "next deadline");
-                wait
-            })
+    /// Until something is to be done without an input; zero when it is due.
+    fn wait(&self) -> Duration {
+        if let Some(until) = self.stalled_until {
+            return until.saturating_duration_since(Instant::now());
+        }
+        let tend = self.tend_at.saturating_duration_since(Instant::now());
+        let Some((at, why)) = self.supervisor.next_deadline() else {
+            return tend;
+        };
+        tracing::trace!(?at, why, "next deadline");
+        let pause = SHORTEST_WAIT.saturating_sub(self.expired_at.elapsed());
+        at.since(self.now()).max(pause).min(tend)
+    }
+
+    async fn timers(&mut self) {
+        self.stalled_until = None;
+        self.drain_inbox().await;
+        if self.stalled_until.is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.lists_touched) {
+            self.read_lists().await;
+        }
+        self.expire().await;
+        self.expired_at = Instant::now();
+        self.drain_inbox().await;
+        if self.tend_at <= Instant::now() && self.stalled_until.is_none() {
+            self.tend().await;
+            self.tend_at = Instant::now() + TEND;
+            self.drain_inbox().await;
+        }
+    }
+
+    /// Claims that are worked on are renewed, those that nobody has are given back, and changes of
+    /// the queue that failed are tried again.
+    async fn tend(&mut self) {
+        let now = self.now();
+        let events = self.queue.tend(now, self.supervisor.fleet()).await;
+        self.inbox.extend(events);
     }
 
     async fn take(&mut self, input: Input) {
+        if self.stalled_until.is_some() {
+            self.take_stalled(input);
+            return;
+        }
         match input {
             Input::Event(event) => self.inbox.push_back(event),
             Input::Hook {
@@ -134,57 +186,100 @@ impl Driver {
                 let view = self.queue.view();
                 self.inbox.push_back(Event::QueueChanged(view));
             }
-            Input::Distances(distances) => {
-                self.distances = distances
-                    .into_iter()
-                    .map(|(id, a, b)| (id, (a, b)))
-                    .collect();
+            Input::Distances(distances) => self.take_distances(distances),
+        }
+    }
+
+    /// While the store refuses: nothing is promised, nothing overtakes what waits, and one can
+    /// still detach.
+    fn take_stalled(&mut self, input: Input) {
+        let reason = "the state cannot be written";
+        match input {
+            Input::Event(event) => self.inbox.push_back(event),
+            Input::Hook { answer, .. } => {
+                let _gone = answer.send(Err(ControlError::NotStored(reason.into())));
+            }
+            Input::Request {
+                request:
+                    Request::End {
+                        ending: Ending::Detach,
+                    },
+                reply,
+            } => {
+                self.finished = Some(Ending::Detach);
+                let _gone = reply.send(Reply::Accepted);
+            }
+            Input::Request { reply, .. } => {
+                let _gone = reply.send(not_stored());
+            }
+            Input::Status { report, line } => self.take_status(report, line),
+            Input::ListsTouched => self.lists_touched = true,
+            Input::QueueMoved => {
+                let view = Event::QueueChanged(self.queue.view());
+                match self.inbox.back_mut() {
+                    Some(last @ Event::QueueChanged(_)) => *last = view,
+                    _ => self.inbox.push_back(view),
+                }
+            }
+            Input::Distances(distances) => self.take_distances(distances),
+        }
+    }
+
+    fn take_distances(&mut self, distances: Vec<(AgentId, u32, u32)>) {
+        self.distances = distances
+            .into_iter()
+            .map(|(id, ahead, behind)| (id, (ahead, behind)))
+            .collect();
+    }
+
+    async fn drain_inbox(&mut self) {
+        while self.stalled_until.is_none()
+            && let Some(event) = self.inbox.pop_front()
+        {
+            let now = self.now();
+            let kept = event.clone();
+            let decided = self
+                .decide(Changes::default(), |supervisor| {
+                    supervisor.observe(now, event)
+                })
+                .await;
+            match decided {
+                Ok(()) => self.logbook.event(now, &kept),
+                Err(error) => {
+                    self.inbox.push_front(kept);
+                    self.stall(&error);
+                }
             }
         }
     }
 
-    async fn drain_inbox(&mut self) {
-        while let Some(event) = self.inbox.pop_front() {
-            self.logbook.event(self.house.clock.now(), &event);
-            let now = self.now();
-            let kept = event.clone();
-            let decided = self
-                .decide(Vec::new(), |supervisor| supervisor.observe(now, event))
-                .await;
-            if let Err(error) = decided {
-                tracing::error!(
-                    error = error.chain(),
-                    "a decision could not be stored; trying again"
-                );
-                self.inbox.push_front(kept);
-                tokio::time::sleep(WRITE_AGAIN).await;
-            }
-        }
+    fn stall(&mut self, error: &crate::ports::PortError) {
+        tracing::error!(
+            error = error.chain(),
+            "a decision could not be stored; trying again"
+        );
+        self.stalled_until = Some(Instant::now() + WRITE_AGAIN);
     }
 
     async fn expire(&mut self) {
         let now = self.now();
-        if let Err(error) = self
-            .decide(Vec::new(), |supervisor| supervisor.expire(now))
-            .await
-        {
-            tracing::error!(
-                error = error.chain(),
-                "a deadline's decision could not be stored"
-            );
-            tokio::time::sleep(WRITE_AGAIN).await;
+        let decided = self
+            .decide(Changes::default(), |supervisor| supervisor.expire(now))
+            .await;
+        if let Err(error) = decided {
+            self.stall(&error);
         }
     }
 
     /// One decision. On `Err` nothing has changed, here or on disk.
     async fn decide(
         &mut self,
-        journal: Vec<JournalEntry>,
+        also: Changes,
         decision: impl FnOnce(&mut Supervisor) -> Vec<Action>,
     ) -> PortResult<()> {
         let before = self.supervisor.clone();
         let actions = decision(&mut self.supervisor);
-        let changes = self.changes(before.fleet(), journal, &actions);
+        let changes = self.changes(before.fleet(), also, &actions);
         if let Some(changes) = changes
             && let Err(error) = self.state.commit(changes).await
         {
@@ -199,17 +294,11 @@ impl Driver {
     }
 
     /// What differs from before; `None` when nothing does.
-    fn changes(
-        &self,
-        before: &Fleet,
-        journal: Vec<JournalEntry>,
-        actions: &[Action],
-    ) -> Option<Changes> {
+    fn changes(&self, before: &Fleet, also: Changes, actions: &[Action]) -> Option<Changes> {
         let after = self.supervisor.fleet();
         let mut changes = Changes {
             at: self.now(),
-            journal,
-            ..Changes::default()
+            ..also
         };
         for (id, agent) in &after.agents {
             if before.agents.get(id) != Some(agent) {
@@ -297,8 +386,8 @@ impl Driver {
         match self.state.callback(&report.callback).await {
             Ok(Some(known)) => {
                 let again = serde_json::from_str(&known).unwrap_or(HookAnswer::LetGo);
-                self.notice_lost_answer(&report, &again);
-                let _gone = answer.send(Ok(again));
+                let noted = self.note_lost_answer(&report, &again).await;
+                let _gone = answer.send(noted.map(|()| again));
                 return;
             }
             Ok(None) => {}
@@ -308,27 +397,18 @@ impl Driver {
             }
         }
         let now = self.now();
-        self.logbook.hook(now, &report);
-        let receipt = self.is_receipt(&report);
-        let jitter = (self.house.entropy.fraction() * 999.0) as u16;
-        let journal = vec![JournalEntry {
-            seq: 0,
-            at: now,
-            agent: Some(report.agent.clone()),
-            kind: "hook".into(),
-            json: raw.to_string(),
-        }];
         let callback = report.callback.clone();
         let spooled = report.spooled;
+        let also = self.hook_changes(now, &report, &raw);
         // Of a spooled one the drain waits, to delete its file.
         self.waiting.insert(callback.clone(), answer);
         let input = HookInput {
+            receipt: self.is_receipt(&report),
+            jitter: (self.house.entropy.fraction() * 999.0) as u16,
             report: report.clone(),
-            receipt,
-            jitter,
         };
         let decided = self
-            .decide(journal, |supervisor| {
+            .decide(also, |supervisor| {
                 supervisor.observe(now, Event::Hook(input))
             })
             .await;
@@ -338,45 +418,65 @@ impl Driver {
                     let _gone = sender.send(Err(ControlError::NotStored(error.chain())));
                 }
             }
-            Ok(()) if spooled => {
-                self.remember_spooled(now, &report).await;
-                if let Some(sender) = self.waiting.remove(&callback) {
+            Ok(()) => {
+                self.logbook.hook(now, &report);
+                if spooled && let Some(sender) = self.waiting.remove(&callback) {
                     let _gone = sender.send(Ok(HookAnswer::LetGo));
                 }
             }
-            Ok(()) => {}
+        }
+    }
+
+    /// What is stored with the decision on a callback. A spooled one has no answer; it is
+    /// remembered all the same, so that a crash before the deletion of its file does not count it
+    /// twice.
+    fn hook_changes(
+        &self,
+        now: Timestamp,
+        report: &HookReport,
+        raw: &serde_json::Value,
+    ) -> Changes {
+        let text = raw.to_string();
+        let journal = vec![JournalEntry {
+            seq: 0,
+            at: now,
+            agent: Some(report.agent.clone()),
+            kind: "hook".into(),
+            json: self.house.redactor.redact(&text).into_owned(),
+        }];
+        let mut callbacks = Vec::new();
+        if report.spooled {
+            let json = serde_json::to_string(&HookAnswer::LetGo).unwrap_or_default();
+            callbacks.push((report.callback.clone(), report.agent.clone(), json));
+        }
+        Changes {
+            journal,
+            callbacks,
+            ..Changes::default()
         }
     }
 
     /// A callback we answered that comes again from the spool: its caller never got the answer.
-    fn notice_lost_answer(&mut self, report: &HookReport, answer: &HookAnswer) {
-        if let (true, HookAnswer::Continue { text, .. }) = (report.spooled, answer) {
-            let agent = report.agent.clone();
-            let incarnation = report.incarnation.unwrap_or_default();
-            let text = text.clone();
-            self.inbox.push_back(Event::AnswerLost {
-                agent,
-                incarnation,
-                text,
-            });
-        }
-    }
-
-    /// A spooled callback has no answer; remember it all the same, so that a crash between here
-    /// and the deletion of its file does not count it twice.
-    async fn remember_spooled(&self, now: Timestamp, report: &HookReport) {
-        let json = serde_json::to_string(&HookAnswer::LetGo).unwrap_or_default();
-        let changes = Changes {
-            at: now,
-            callbacks: vec![(report.callback.clone(), report.agent.clone(), json)],
-            ..Changes::default()
+    /// Stored before the caller may delete its file.
+    async fn note_lost_answer(
+        &mut self,
+        report: &HookReport,
+        answer: &HookAnswer,
+    ) -> Result<(), ControlError> {
+        let (true, HookAnswer::Continue { text, .. }) = (report.spooled, answer) else {
+            return Ok(());
         };
-        if let Err(error) = self.state.commit(changes).await {
-            tracing::error!(
-                error = error.chain(),
-                "a spooled callback could not be remembered"
-            );
-        }
+        let now = self.now();
+        let lost = Event::AnswerLost {
+            agent: report.agent.clone(),
+            incarnation: report.incarnation.unwrap_or_default(),
+            text: text.clone(),
+        };
+        self.decide(Changes::default(), |supervisor| {
+            supervisor.observe(now, lost)
+        })
+        .await
+        .map_err(|error| ControlError::NotStored(error.chain()))
     }
 
     fn is_receipt(&self, report: &HookReport) -> bool {
@@ -394,21 +494,26 @@ impl Driver {
 
     async fn take_request(&mut self, request: Request, reply: oneshot::Sender<Reply>) {
         let now = self.now();
-        let journal = vec![JournalEntry {
-            seq: 0,
-            at: now,
-            agent: None,
-            kind: "request".into(),
-            json: serde_json::to_string(&request).unwrap_or_default(),
-        }];
-        tracing::info!(?request, "request");
-        let mut answer = Reply::Denied {
-            code: "NOT_STORED".into(),
-            reason: "the request could not be stored".into(),
-            hint: Some("is the disk full? see `orchestrator logs supervisor`".into()),
+        let also = Changes {
+            journal: vec![JournalEntry {
+                seq: 0,
+                at: now,
+                agent: None,
+                kind: "request".into(),
+                json: serde_json::to_string(&request).unwrap_or_default(),
+            }],
+            ..Changes::default()
         };
+        tracing::info!(?request, "request");
+        let detach = matches!(
+            request,
+            Request::End {
+                ending: Ending::Detach
+            }
+        );
+        let mut answer = not_stored();
         let decided = self
-            .decide(journal, |supervisor| {
+            .decide(also, |supervisor| {
                 let (given, actions) = supervisor.request(now, request);
                 answer = given;
                 actions
@@ -416,6 +521,12 @@ impl Driver {
             .await;
         if let Err(error) = decided {
             tracing::error!(error = error.chain(), "a request could not be stored");
+            answer = not_stored();
+            // It changes nothing that would have to be remembered.
+            if detach {
+                self.finished = Some(Ending::Detach);
+                answer = Reply::Accepted;
+            }
         }
         let _gone = reply.send(answer);
     }
@@ -475,6 +586,14 @@ impl Driver {
             true
         });
         self.generation = self.publisher.borrow().generation;
+    }
+}
+
+fn not_stored() -> Reply {
+    Reply::Denied {
+        code: "NOT_STORED".into(),
+        reason: "the request could not be stored".into(),
+        hint: Some("is the disk full? see `orchestrator logs supervisor`".into()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::config::Config;
 use crate::credentials::Credential;
@@ -33,6 +34,9 @@ pub(super) struct House {
     pub(super) view_command: Vec<String>,
     /// Who owns what an agent may write; `None` when we cannot give files away.
     pub(super) owner: Option<(u32, u32)>,
+    /// Moves when the driver is told that a container began or ended: a list of containers made
+    /// before that is out of date.
+    pub(super) lives: AtomicU64,
 }
 
 impl House {

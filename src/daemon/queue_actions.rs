@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use super::claims::{self, Wish};
 use super::lists::TaskLists;
 use crate::coordination::{NewTask, Queue, Retry, TaskError};
 use crate::model::{AgentId, Incarnation, TaskContext, TaskId, Timestamp};
 use crate::ports::ErrorKind;
-use crate::supervisor::{Action, Event, QueueView};
+use crate::supervisor::{Action, Event, Fleet, QueueView};
+
+const TRIED_AGAIN: &str = "it is tried again within half a minute";
 
 /// Candidates per agent the supervisor is shown.
 const CANDIDATES: usize = 16;
@@ -18,6 +21,8 @@ pub(super) struct QueueActions {
     pub(super) agents: Vec<AgentId>,
     pub(super) lease: Duration,
     pub(super) attempts: u32,
+    /// Changes the store did not take; tried again by [`QueueActions::tend`].
+    pub(super) again: Vec<Action>,
 }
 
 impl QueueActions {
@@ -58,6 +63,7 @@ impl QueueActions {
         {
             events.extend(self.tick_branch().await);
         }
+        let kept = action.clone();
         let ends_a_task = matches!(action, Action::Complete { .. });
         let result = match action {
             Action::Claim {
@@ -73,7 +79,7 @@ impl QueueActions {
                 result,
             } => {
                 let done = self.queue.complete(&task, fence, &result, now).await;
-                Some(finished(agent, task, done.map(drop)))
+                self.finished(kept, agent, task, done.map(drop))
             }
             Action::Release {
                 agent,
@@ -88,9 +94,9 @@ impl QueueActions {
                     Retry::Never
                 };
                 let failed = self.queue.fail(&task, fence, &reason, retry, now).await;
-                Some(finished(agent, task, failed.map(drop)))
+                self.finished(kept, agent, task, failed.map(drop))
             }
-            Action::CreateTask(task) => self.create(now, task).await,
+            Action::CreateTask(task) => self.create(now, kept, task).await,
             other => {
                 tracing::error!(?other, "not an action on the queue");
                 None
@@ -146,7 +152,12 @@ impl QueueActions {
         }
     }
 
-    async fn create(&self, now: Timestamp, task: crate::supervisor::NewTask) -> Option<Event> {
+    async fn create(
+        &mut self,
+        now: Timestamp,
+        action: Action,
+        task: crate::supervisor::NewTask,
+    ) -> Option<Event> {
         let new = NewTask {
             id: task.id,
             description: task.description,
@@ -159,11 +170,17 @@ impl QueueActions {
         };
         match self.queue.create(new, now).await {
             Ok(_) | Err(TaskError::AlreadyExists(_)) => None,
-            Err(error) => Some(Event::Noticed {
-                agent: Some(task.owner),
-                text: format!("a task could not be created: {error}"),
-                hint: None,
-            }),
+            Err(error) => {
+                let hint = (error.kind() == ErrorKind::Transient).then(|| {
+                    self.again.push(action);
+                    TRIED_AGAIN.to_owned()
+                });
+                Some(Event::Noticed {
+                    agent: Some(task.owner),
+                    text: format!("a task could not be created: {error}"),
+                    hint,
+                })
+            }
         }
     }
 
@@ -185,20 +202,52 @@ impl QueueActions {
         events.insert(0, Event::QueueChanged(self.view()));
         events
     }
-}
 
-/// A claim that is not ours any more is over as well: somebody else's fence is higher.
-fn finished(agent: AgentId, task: TaskId, result: Result<(), TaskError>) -> Event {
-    match result {
-        Ok(()) => Event::TaskFinished { agent, task },
-        Err(error) if error.kind() != ErrorKind::Transient => {
-            tracing::warn!(%agent, %task, %error, "the end of a task was refused");
-            Event::TaskFinished { agent, task }
+    /// A claim that is not ours any more is over as well: somebody else's fence is higher.
+    fn finished(
+        &mut self,
+        action: Action,
+        agent: AgentId,
+        task: TaskId,
+        result: Result<(), TaskError>,
+    ) -> Option<Event> {
+        match result {
+            Ok(()) => Some(Event::TaskFinished { agent, task }),
+            Err(error) if error.kind() != ErrorKind::Transient => {
+                tracing::warn!(%agent, %task, %error, "the end of a task was refused");
+                Some(Event::TaskFinished { agent, task })
+            }
+            Err(error) => {
+                self.again.push(action);
+                Some(Event::Noticed {
+                    agent: Some(agent),
+                    text: format!("the end of {task} could not be stored yet: {error}"),
+                    hint: Some(TRIED_AGAIN.to_owned()),
+                })
+            }
         }
-        Err(error) => Event::Noticed {
-            agent: Some(agent),
-            text: format!("the end of {task} could not be stored yet: {error}"),
-            hint: Some("it is kept and stored at the next start at the latest".into()),
-        },
+    }
+
+    /// Claims and their holders are made to agree, and what failed is tried again.
+    pub(super) async fn tend(&mut self, now: Timestamp, fleet: &Fleet) -> Vec<Event> {
+        let mut events = Vec::new();
+        for action in std::mem::take(&mut self.again) {
+            events.extend(self.carry_out(now, action).await);
+        }
+        for (task, fence, wish) in claims::tend(&self.queue.claimed(), fleet, now, self.lease) {
+            let done = match wish {
+                Wish::Renew => self.queue.renew(&task, fence, now, self.lease).await,
+                Wish::GiveBack => self.queue.release(&task, fence, now).await,
+            };
+            match done {
+                Ok(_) if wish == Wish::GiveBack => {
+                    tracing::warn!(%task, fence, "a claim that nobody works on was given back");
+                }
+                Ok(_) => {}
+                // The next look finds what is true then.
+                Err(error) => tracing::warn!(%task, fence, %error, "a claim was not looked after"),
+            }
+        }
+        events
     }
 }

@@ -210,8 +210,10 @@ async fn build_house(
         .branch_head()
         .map_err(DaemonError::prerequisite("reading the branch"))?;
     for credential in &pool.credentials {
-        for secret in credential.material().settings_env.values() {
-            options.redactor.add(secret.expose());
+        let material = credential.material();
+        let others = material.api_key_helper.iter().chain(&material.oauth_file);
+        for secret in material.settings_env.values().chain(others) {
+            hide(&options.redactor, secret.expose());
         }
     }
     for problem in &pool.problems {
@@ -236,9 +238,35 @@ async fn build_house(
         tmux_socket: options.tmux_socket.clone(),
         view_command: options.view_command.clone(),
         owner,
+        lives: std::sync::atomic::AtomicU64::new(0),
         config,
     };
     Ok((Arc::new(house), head))
+}
+
+/// The text, and where it is JSON (a login file) every long string in it: those are the tokens.
+fn hide(redactor: &Redactor, secret: &str) {
+    const SHORTEST: usize = 16;
+    fn strings(value: &serde_json::Value, redactor: &Redactor) {
+        match value {
+            serde_json::Value::String(text) if text.len() >= SHORTEST => redactor.add(text),
+            serde_json::Value::Array(values) => {
+                for value in values {
+                    strings(value, redactor);
+                }
+            }
+            serde_json::Value::Object(map) => {
+                for value in map.values() {
+                    strings(value, redactor);
+                }
+            }
+            _ => {}
+        }
+    }
+    redactor.add(secret);
+    if let Ok(value) = serde_json::from_str(secret) {
+        strings(&value, redactor);
+    }
 }
 
 /// Of git's progress, what tells a person that something large is on its way.
@@ -366,6 +394,11 @@ impl Fleetrun {
             scratch: house.scratch(),
             workers: house.config.worker_count,
         };
+        // Whatever ends this function ends what it has begun.
+        let _end_all = end.clone().drop_guard();
+        let since = house.clock.now();
+        let first = first_facts(&house, &lists).await?;
+        // Only now: who can connect is served by a driver that runs.
         let announced = doors.open_front(options.registry.as_deref()).await?;
         let actions = QueueActions {
             queue: queue.clone(),
@@ -373,6 +406,7 @@ impl Fleetrun {
             agents,
             lease: house.config.tasks.lease,
             attempts: house.config.tasks.attempts,
+            again: Vec::new(),
         };
         let effects = Effects::new(
             house.clone(),
@@ -382,8 +416,7 @@ impl Fleetrun {
             tracker.clone(),
         );
         tracker.spawn(settle_ticks(lists.clone(), driver.clone(), end.clone()));
-        let first = first_facts(&house, &lists).await?;
-        let watchers = start_watchers(&house, &driver, &queue, &end, &tracker);
+        let watchers = start_watchers(&house, &driver, &queue, since, &end, &tracker);
         if let Some(signals) = options.signals {
             let say = options.progress.clone();
             let driver = driver.clone();
@@ -431,10 +464,16 @@ fn start_watchers(
     house: &Arc<House>,
     driver: &DriverHandle,
     queue: &Queue,
+    since: crate::model::Timestamp,
     end: &CancellationToken,
     tracker: &TaskTracker,
 ) -> Watchers {
-    tracker.spawn(follow_engine(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(follow_engine(
+        house.clone(),
+        driver.clone(),
+        since,
+        end.clone(),
+    ));
     let mut changes = queue.changes();
     let (queue_driver, queue_end) = (driver.clone(), end.clone());
     tracker.spawn(async move {

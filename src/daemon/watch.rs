@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,6 +15,7 @@ use super::effects::take_inventory;
 use super::handle::{DriverHandle, Input};
 use super::house::House;
 use super::lists::DIRECTION;
+use crate::model::Timestamp;
 use crate::ports::{PortResult, RuntimeEventKind};
 use crate::supervisor::Event;
 
@@ -23,22 +25,28 @@ const RECONNECT_MOST: Duration = Duration::from_secs(30);
 /// An editor writes, syncs, renames: one save is several notifications.
 const SETTLE: Duration = Duration::from_millis(60);
 
-/// Follows the engine's events until `end`. After each (re)connection an inventory tells what was
-/// missed meanwhile.
-pub(super) async fn follow_engine(house: Arc<House>, driver: DriverHandle, end: CancellationToken) {
+/// Follows the engine's events until `end`, from `since`: a moment before the first inventory, so
+/// that nothing falls between the two. After each reconnection an inventory tells what was missed.
+pub(super) async fn follow_engine(
+    house: Arc<House>,
+    driver: DriverHandle,
+    since: Timestamp,
+    end: CancellationToken,
+) {
     let mut delay = RECONNECT;
-    let mut connected_before = false;
+    let mut first = Some(since);
     while !end.is_cancelled() {
-        let connected = tokio::select! {
+        let mut connected = false;
+        let ended = tokio::select! {
             () = end.cancelled() => return,
-            connected = follow_once(&house, &driver, connected_before) => connected,
+            ended = follow_once(&house, &driver, &mut first, &mut connected) => ended,
         };
-        if let Err(error) = connected {
+        if let Err(error) = ended {
             tracing::warn!(error = error.chain(), "the engine's events ended");
-        } else {
+        }
+        if connected {
             delay = RECONNECT;
         }
-        connected_before = true;
         tokio::select! {
             () = end.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
@@ -47,13 +55,17 @@ pub(super) async fn follow_engine(house: Arc<House>, driver: DriverHandle, end: 
     }
 }
 
-async fn follow_once(house: &House, driver: &DriverHandle, again: bool) -> PortResult<()> {
+async fn follow_once(
+    house: &House,
+    driver: &DriverHandle,
+    first: &mut Option<Timestamp>,
+    connected: &mut bool,
+) -> PortResult<()> {
     let project = &house.config.project;
-    let mut events = house
-        .runtime
-        .events(project, Some(house.clock.now()))
-        .await?;
-    if again {
+    let since = first.unwrap_or_else(|| house.clock.now());
+    let mut events = house.runtime.events(project, Some(since)).await?;
+    *connected = true;
+    if first.take().is_none() {
         let inventory = take_inventory(house).await;
         driver.tell(Event::InventoryTaken(inventory)).await;
     }
@@ -76,9 +88,9 @@ async fn follow_once(house: &House, driver: &DriverHandle, again: bool) -> PortR
             }
             RuntimeEventKind::Died { exit_code } => {
                 // An engine that shuts down stops everything first; its end is not theirs.
-                if house.runtime.probe().await.is_err() {
-                    continue;
-                }
+                // The inventory after the reconnection tells who is really gone.
+                house.runtime.probe().await?;
+                house.lives.fetch_add(1, Ordering::SeqCst);
                 let out_of_memory = starved.remove(&event.name) && exit_code == 137;
                 driver
                     .tell(Event::Exited {

@@ -5,8 +5,12 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::claude::seed::Seed;
 use crate::claude::settings::{MANAGED_FILE, ManagedSettings, managed_settings};
@@ -33,7 +37,7 @@ pub(in crate::daemon) fn prepare(
     for shown in [paths.managed(), paths.credentials(), paths.socket()] {
         directory(&shown, 0o755, None)?;
     }
-    for owned in [paths.home(), paths.spool(), paths.home().join(".claude")] {
+    for owned in [paths.home(), paths.spool()] {
         directory(&owned, 0o700, house.owner)?;
     }
     let lent = credential.and_then(|id| house.credentials.get(id));
@@ -92,34 +96,88 @@ fn seed(house: &House, home: &Path) -> PortResult<()> {
             .collect(),
         ..Seed::default()
     };
-    let relative = Path::new(".claude/.claude.json");
-    let existing = match read_beneath(home, relative, SEED_LIMIT) {
+    let own = Own::open(home, house.owner).map_err(failed("open", ".claude"))?;
+    let existing = match read_beneath(&own.path(), Path::new(SEEDED), SEED_LIMIT) {
         Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed("read", ".claude.json")(error)),
+        Err(error) if own.is_regular(SEEDED) => return Err(failed("read", SEEDED)(error)),
+        Err(error) => {
+            tracing::warn!(%error, "an agent's .claude.json was no file; set aside");
+            own.set_aside(SEEDED).map_err(failed("set aside", SEEDED))?;
+            None
+        }
     };
-    let target = home.join(relative);
     let text = match seed.merge(existing.as_deref()) {
         Ok(text) => text,
         Err(problem) => {
             tracing::warn!(%problem, "an agent's .claude.json was damaged; set aside");
-            fs::rename(&target, home.join(".claude/.claude.json.damaged"))
-                .map_err(failed("set aside", ".claude.json"))?;
+            own.set_aside(SEEDED).map_err(failed("set aside", SEEDED))?;
             seed.merge(None)
                 .map_err(|error| PortError::new(ErrorKind::Broken, error.to_string()))?
         }
     };
     if existing.as_deref() != Some(text.as_str()) {
-        replace(&target, text.as_bytes(), 0o600, house.owner)
-            .map_err(failed("write", ".claude.json"))?;
+        let target = own.path().join(SEEDED);
+        replace(&target, text.as_bytes(), 0o600, house.owner).map_err(failed("write", SEEDED))?;
     }
-    let link = home.join(".claude/.credentials.json");
+    let link = own.path().join(".credentials.json");
     match symlink(format!("{CREDENTIALS_INSIDE}/.credentials.json"), &link) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(failed("link", ".credentials.json")(error))
         }
         _ => Ok(()),
     }
+}
+
+const SEEDED: &str = ".claude.json";
+
+/// `.claude` in a home that its agent can write, held by its descriptor: whatever the agent puts in
+/// its place, we write into this directory and nowhere else.
+struct Own {
+    fd: OwnedFd,
+}
+
+impl Own {
+    /// Makes it when it is not there. What is there and is no directory is set aside.
+    fn open(home: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        const NAME: &str = ".claude";
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let home = rustix::fs::open(home, flags, Mode::empty())?;
+        match rustix::fs::openat(&home, NAME, flags, Mode::empty()) {
+            Ok(fd) => return Ok(Self { fd }),
+            Err(Errno::NOENT) => {}
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                tracing::warn!("an agent's .claude was no directory; set aside");
+                rustix::fs::renameat(&home, NAME, &home, aside(NAME))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        rustix::fs::mkdirat(&home, NAME, Mode::RWXU)?;
+        let fd = rustix::fs::openat(&home, NAME, flags, Mode::empty())?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::fchown(&fd, Some(uid), Some(gid))?;
+        }
+        Ok(Self { fd })
+    }
+
+    /// Leads to the directory itself, by its descriptor.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    fn is_regular(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+    }
+
+    fn set_aside(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, name, &self.fd, aside(name))?)
+    }
+}
+
+/// A name that is not there yet, whoever tries to be first.
+fn aside(name: &str) -> String {
+    format!("{name}.damaged-{}", uuid::Uuid::now_v7())
 }
 
 /// Makes a directory, or checks that what is there is a directory and not a link to somewhere.
@@ -166,5 +224,52 @@ fn failed(what: &str, path: &str) -> impl FnOnce(io::Error) -> PortError {
         } else {
             error
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_place_of_the_own_directory_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (home, outside) = (root.path().join("home"), root.path().join("outside"));
+        fs::create_dir(&home).unwrap();
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, home.join(".claude")).unwrap();
+        let own = Own::open(&home, None).unwrap();
+        replace(&own.path().join(SEEDED), b"{}", 0o600, None).unwrap();
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert_eq!(fs::read(home.join(".claude").join(SEEDED)).unwrap(), b"{}");
+    }
+
+    #[test]
+    fn what_replaces_the_directory_later_gets_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (home, outside) = (root.path().join("home"), root.path().join("outside"));
+        fs::create_dir(&home).unwrap();
+        fs::create_dir(&outside).unwrap();
+        let own = Own::open(&home, None).unwrap();
+        fs::rename(home.join(".claude"), home.join("moved")).unwrap();
+        symlink(&outside, home.join(".claude")).unwrap();
+        replace(&own.path().join(SEEDED), b"{}", 0o600, None).unwrap();
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(home.join("moved").join(SEEDED).is_file());
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_file_is_set_aside_and_not_written_through() {
+        let root = tempfile::tempdir().unwrap();
+        let (home, outside) = (root.path().join("home"), root.path().join("outside"));
+        fs::create_dir(&home).unwrap();
+        fs::write(&outside, "theirs").unwrap();
+        let own = Own::open(&home, None).unwrap();
+        symlink(&outside, own.path().join(SEEDED)).unwrap();
+        assert!(read_beneath(&own.path(), Path::new(SEEDED), SEED_LIMIT).is_err());
+        assert!(!own.is_regular(SEEDED));
+        own.set_aside(SEEDED).unwrap();
+        replace(&own.path().join(SEEDED), b"{}", 0o600, None).unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), b"theirs");
     }
 }

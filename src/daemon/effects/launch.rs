@@ -1,5 +1,7 @@
 //! Checkout, directories, hook door, container: one life of an agent begins.
 
+use std::sync::atomic::Ordering;
+
 use super::Shared;
 use crate::claude::launch as claude_launch;
 use crate::daemon::house::House;
@@ -17,9 +19,14 @@ impl Shared {
         resume: bool,
         credential: Option<CredentialId>,
     ) {
-        let launched = self
-            .try_launch(&agent, incarnation, &session, resume, credential)
-            .await;
+        let turn = self.turns.of(&agent);
+        let stopped = turn.lock().await;
+        let launched = if stopped.is_some_and(|life| life >= incarnation) {
+            Ok(Launched::never())
+        } else {
+            self.try_launch(&agent, incarnation, &session, resume, credential)
+                .await
+        };
         let event = match launched {
             Ok(Launched {
                 container,
@@ -52,6 +59,7 @@ impl Shared {
                 }
             }
         };
+        self.house.lives.fetch_add(1, Ordering::SeqCst);
         self.driver.tell(event).await;
     }
 
@@ -105,7 +113,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Ended containers of earlier lives; their logs were kept line by line in the agent's own.
+    /// Containers of earlier lives; their logs were kept line by line in the agent's own. One that
+    /// still runs, whatever we believed, is stopped first: two would work in one checkout.
     async fn clear_earlier_lives(
         &self,
         agent: &AgentId,
@@ -113,7 +122,12 @@ impl Shared {
     ) -> PortResult<()> {
         let all = self.house.runtime.list(&self.house.config.project).await?;
         for old in all {
-            if old.agent == *agent && old.incarnation < incarnation && !old.running {
+            if old.agent == *agent && old.incarnation < incarnation {
+                if old.running {
+                    tracing::warn!(name = old.name, "an earlier life still ran; it is stopped");
+                    let grace = self.house.config.stop_grace;
+                    self.house.runtime.stop(&old.name, grace).await?;
+                }
                 self.house.runtime.remove(&old.name).await?;
             }
         }
@@ -126,6 +140,18 @@ struct Launched {
     running: bool,
     exit_code: Option<i64>,
     out_of_memory: bool,
+}
+
+impl Launched {
+    /// It was stopped before it began.
+    fn never() -> Self {
+        Self {
+            container: String::new(),
+            running: false,
+            exit_code: None,
+            out_of_memory: false,
+        }
+    }
 }
 
 /// The container of one life.

@@ -11,6 +11,7 @@ mod refs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -45,7 +46,27 @@ pub(super) struct Shared {
     pub(super) driver: DriverHandle,
     pub(super) doors: Doors,
     pub(super) lists: TaskLists,
+    turns: Turns,
     compose: compose::ComposeFile,
+}
+
+/// Start and stop of one agent exclude each other, and a stop is remembered: a launch of that life
+/// that has not begun yet must not begin any more.
+#[derive(Default)]
+struct Turns {
+    agents: std::sync::Mutex<BTreeMap<AgentId, Arc<tokio::sync::Mutex<Option<Incarnation>>>>>,
+}
+
+impl Turns {
+    /// The newest life that was stopped, to be locked.
+    fn of(&self, agent: &AgentId) -> Arc<tokio::sync::Mutex<Option<Incarnation>>> {
+        // A poisoned lock only means that another task panicked between two look-ups.
+        let mut agents = self
+            .agents
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        agents.entry(agent.clone()).or_default().clone()
+    }
 }
 
 impl Effects {
@@ -61,6 +82,7 @@ impl Effects {
             driver,
             doors,
             lists,
+            turns: Turns::default(),
             compose: compose::ComposeFile::default(),
         });
         let git = lane(&shared, &tracker);
@@ -200,10 +222,12 @@ impl Shared {
         }
     }
 
+    /// Without its door an agent would work unheard for ever, so this is tried again until it works.
     async fn adopt(&self, agent: &AgentId, incarnation: Incarnation) {
         tracing::info!(%agent, %incarnation, "adopted");
-        if let Err(error) = self.doors.open(agent).await {
-            let text = format!("its hook socket could not be opened: {error}");
+        let mut delay = Duration::from_secs(1);
+        while let Err(error) = self.doors.open(agent).await {
+            let text = format!("its hook socket could not be opened yet: {error}");
             self.driver
                 .tell(Event::Noticed {
                     agent: Some(agent.clone()),
@@ -211,12 +235,20 @@ impl Shared {
                     hint: None,
                 })
                 .await;
+            if self.doors.wait_or_end(delay).await {
+                return;
+            }
+            delay = (delay * 2).min(Duration::from_secs(60));
         }
     }
 
     async fn stop(&self, agent: AgentId, incarnation: Incarnation, grace: Duration) {
         let name =
             crate::ports::runtime::container_name(&self.house.config.project, &agent, incarnation);
+        // A start that is under way is waited for: what does not exist yet cannot be stopped.
+        let turn = self.turns.of(&agent);
+        let mut stopped = turn.lock().await;
+        *stopped = (*stopped).max(Some(incarnation));
         if let Err(error) = self.house.runtime.stop(&name, grace).await {
             let text = format!("its container could not be stopped: {}", error.chain());
             let hint = error.hint;
@@ -227,6 +259,7 @@ impl Shared {
                     hint,
                 })
                 .await;
+            drop(stopped);
             // Unknown is not gone: what is true comes from a fresh inventory.
             tokio::time::sleep(Duration::from_secs(2)).await;
             let inventory = self.inventory().await;
@@ -234,6 +267,7 @@ impl Shared {
             return;
         }
         let seen = self.find(&name).await.ok().flatten();
+        self.house.lives.fetch_add(1, Ordering::SeqCst);
         self.driver
             .tell(Event::Exited {
                 agent,
@@ -244,7 +278,7 @@ impl Shared {
             .await;
     }
 
-    async fn find(&self, name: &str) -> PortResult<Option<ObservedContainer>> {
+    pub(super) async fn find(&self, name: &str) -> PortResult<Option<ObservedContainer>> {
         let all = self.house.runtime.list(&self.house.config.project).await?;
         Ok(all.into_iter().find(|container| container.name == name))
     }
@@ -254,7 +288,22 @@ impl Shared {
     }
 }
 
+/// Made again while containers begin or end meanwhile: an inventory that does not show a container
+/// whose start the driver has heard of would look like its end.
 pub(super) async fn take_inventory(house: &House) -> Inventory {
+    const TRIES: u32 = 10;
+    let mut tries = 0;
+    loop {
+        let before = house.lives.load(Ordering::SeqCst);
+        let inventory = list(house).await;
+        tries += 1;
+        if house.lives.load(Ordering::SeqCst) == before || tries == TRIES {
+            return inventory;
+        }
+    }
+}
+
+async fn list(house: &House) -> Inventory {
     match house.runtime.list(&house.config.project).await {
         Ok(containers) => Inventory::Seen(
             containers

@@ -118,6 +118,9 @@ impl Shared {
             },
         };
         tracing::info!(%agent, commit = commit.short(), ?outcome, "merge");
+        if let MergeOutcome::Merged { head } = &outcome {
+            self.look_for_direction(head).await;
+        }
         self.measure().await;
         self.driver
             .tell(Event::MergeFinished {
@@ -176,15 +179,20 @@ impl Shared {
             },
         };
         if let RemoteOutcome::Integrated { moved: true, head } = &outcome {
-            match self.lists.direction_present(head.clone()).await {
-                Ok(present) => self.driver.tell(Event::DirectionSeen { present }).await,
-                Err(error) => {
-                    tracing::warn!(error = error.chain(), "the direction could not be read");
-                }
-            }
+            self.look_for_direction(head).await;
             self.measure().await;
         }
         self.driver.tell(Event::RemoteFetched(outcome)).await;
+    }
+
+    /// The branch has moved, by a merge or by the remote: the direction may have come or gone with it.
+    async fn look_for_direction(&self, head: &CommitId) {
+        match self.lists.direction_present(head.clone()).await {
+            Ok(present) => self.driver.tell(Event::DirectionSeen { present }).await,
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "the direction could not be read");
+            }
+        }
     }
 
     /// Ahead and behind of every agent's newest imported commit.

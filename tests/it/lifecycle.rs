@@ -1,0 +1,215 @@
+//! Start, work, merge, push, tick; answers that are lost; a second supervisor on the same state.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use orchestrator::model::{AgentId, Ending};
+use orchestrator::testing::fake_runtime::Call;
+use serde_json::{Value, json};
+
+use super::harness::{Place, Running, git, new_id};
+
+const LIST: &str = "# Worker 1\n\n- [ ] first thing\n- [ ] second thing\n";
+const FILE: &str = "WORKER_1_TASK_LIST.md";
+
+fn place() -> Result<Place> {
+    Place::new(&[("README.md", "# it\n"), (FILE, LIST)])
+}
+
+fn stop(message: &str) -> Value {
+    json!({"hook_event_name": "Stop", "stop_hook_active": false, "last_assistant_message": message})
+}
+
+/// Both agents greeted; the worker's first task is pasted and received. The worker's life.
+async fn working(place: &Place, running: &Running) -> Result<u64> {
+    let worker = AgentId::worker(1);
+    place.greet(running, &AgentId::manager()).await?;
+    let life = place.greet(running, &worker).await?;
+    let pasted = place
+        .until("a paste", || place.panes.pastes(&worker).pop())
+        .await?;
+    ensure!(pasted.contains("first thing"), "{pasted}");
+    place.receive(&worker, life, &pasted).await?;
+    running
+        .until_agent(&worker, "working", |a| a.state == "working")
+        .await?;
+    Ok(life)
+}
+
+fn starts(place: &Place) -> Vec<String> {
+    let calls = place.runtime.calls().into_iter();
+    calls
+        .filter_map(|call| match call {
+            Call::Start(name) => Some(name),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_done_merged_pushed_and_ticked_and_the_next_is_the_answer() -> Result<()> {
+    let place = place()?;
+    let running = place.start().await?;
+    let worker = AgentId::worker(1);
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "one.txt", "one\n")?;
+    let callback = new_id();
+    let (status, answer) = place
+        .hook(&worker, life, &callback, &stop("done one"))
+        .await?;
+    ensure!(
+        status == 200 && answer.contains("second thing"),
+        "{status} {answer}"
+    );
+    // The same callback again: the same answer, and nothing else happens.
+    let (again, same) = place
+        .hook(&worker, life, &callback, &stop("done one"))
+        .await?;
+    ensure!(again == 200 && same == answer, "{again} {same}");
+    place
+        .until("the push", || {
+            git(&place.remote(), &["show", "main:one.txt"]).ok()
+        })
+        .await?;
+    place
+        .until("the tick on the branch", || {
+            let text = git(&place.remote(), &["show", &format!("main:{FILE}")]).ok()?;
+            (text.contains("- [x] first thing") && text.contains("- [ ] second thing"))
+                .then_some(())
+        })
+        .await?;
+    place
+        .until("the tick in the file", || {
+            let text = fs::read_to_string(place.checkout(&AgentId::manager()).join(FILE)).ok()?;
+            text.contains("- [x] first thing").then_some(())
+        })
+        .await?;
+    let view = running
+        .until_agent(&worker, "with one task done", |a| a.tasks_done == 1)
+        .await?;
+    ensure!(view.state == "working", "{view:?}");
+    place.commit(&worker, "two.txt", "two\n")?;
+    let (status, answer) = place
+        .hook(&worker, life, &new_id(), &stop("done two"))
+        .await?;
+    ensure!(status == 204, "{status} {answer}");
+    let view = running
+        .until_view("all done and pushed", |view| {
+            view.tasks.done == 2 && view.pushed
+        })
+        .await?;
+    ensure!(view.tasks.claimed == 0, "{:?}", view.tasks);
+    ensure!(starts(&place).len() == 2, "{:?}", starts(&place));
+    running.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_supervisor_adopts_and_takes_what_was_spooled_meanwhile() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let first = place.start().await?;
+    let life = working(&place, &first).await?;
+    first.end(Ending::Detach).await?;
+    // The turn ends while nobody listens: the helper keeps it.
+    let head = place.commit(&worker, "one.txt", "one\n")?;
+    let kept = json!({
+        "callback": new_id(),
+        "incarnation": life,
+        "head": head,
+        "at": 1_795_000_000_000_u64,
+        "payload": stop("done one").to_string(),
+    });
+    let spool = place.paths().agent(&worker).spool();
+    fs::write(spool.join("00000001-it"), kept.to_string())?;
+    let second = place.start().await?;
+    let pasted = place
+        .until("the second task", || {
+            let pastes = place.panes.pastes(&worker);
+            pastes
+                .into_iter()
+                .find(|text| text.contains("second thing"))
+        })
+        .await?;
+    place.receive(&worker, life, &pasted).await?;
+    let view = second
+        .until_agent(&worker, "working", |a| {
+            a.state == "working" && a.tasks_done == 1
+        })
+        .await?;
+    ensure!(view.incarnation.0 == life, "{view:?}");
+    ensure!(fs::read_dir(&spool)?.count() == 0, "the spool is empty");
+    ensure!(starts(&place).len() == 2, "{:?}", starts(&place));
+    place
+        .until("the push", || {
+            git(&place.remote(), &["show", "main:one.txt"]).ok()
+        })
+        .await?;
+    second.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_never_arrived_is_delivered_by_paste() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    let head = place.commit(&worker, "one.txt", "one\n")?;
+    let callback = new_id();
+    let (_, answer) = place
+        .hook(&worker, life, &callback, &stop("done one"))
+        .await?;
+    ensure!(answer.contains("second thing"), "{answer}");
+    // The helper had given up by then, and spooled it; its next call brings that in.
+    let kept = json!({
+        "callback": callback,
+        "incarnation": life,
+        "head": head,
+        "payload": stop("done one").to_string(),
+    });
+    let spool = place.paths().agent(&worker).spool();
+    fs::write(spool.join("00000001-it"), kept.to_string())?;
+    let note = json!({"hook_event_name": "Notification", "message": "idle", "notification_type": "idle_prompt"});
+    place.hook(&worker, life, &new_id(), &note).await?;
+    place
+        .until("the second task by paste", || {
+            let pastes = place.panes.pastes(&worker);
+            pastes
+                .into_iter()
+                .find(|text| text.contains("second thing"))
+        })
+        .await?;
+    let view = running.client.status().await?;
+    ensure!(view.tasks.done == 1, "{:?}", view.tasks);
+    running.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_dies_between_two_supervisors_gets_its_task_again() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let first = place.start().await?;
+    working(&place, &first).await?;
+    let container = first
+        .until_agent(&worker, "in a container", |a| a.container.is_some())
+        .await?
+        .container
+        .context("it has one")?;
+    first.end(Ending::Detach).await?;
+    ensure!(place.runtime.kill(&container, 137), "it ran");
+    let before = place.panes.pastes(&worker).len();
+    let second = place.start().await?;
+    place.greet(&second, &worker).await?;
+    let again = place
+        .until("the task again", || {
+            place.panes.pastes(&worker).get(before).cloned()
+        })
+        .await?;
+    ensure!(again.contains("first thing"), "{again}");
+    let view = second.client.status().await?;
+    ensure!(
+        view.tasks.claimed == 1 && view.tasks.done == 0,
+        "{:?}",
+        view.tasks
+    );
+    second.end(Ending::Stop).await
+}
