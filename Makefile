@@ -43,7 +43,7 @@ install: toolchain
 lint: format-check clippy docs deny
 
 format-check: toolchain
-	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check $(if $(NO_COLOR),-- --color never)
 
 clippy: toolchain
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings

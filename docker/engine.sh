@@ -75,7 +75,7 @@ install_missing() {
     have make || missing="$missing make"
     have python3 || missing="$missing python3"
     # Docker's own packages (docker-ce) bring dockerd as well; docker.io would fight them.
-    have dockerd || missing="$missing docker.io"
+    have dockerd && have docker || missing="$missing docker.io"
     have iptables || missing="$missing iptables"
     have debootstrap || missing="$missing debootstrap"
     have tmux || missing="$missing tmux"
@@ -87,6 +87,10 @@ install_missing() {
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
     say "installing$missing"
     as_root apt-get update -q >&2 || fail "apt-get update failed" "is the package mirror within reach?"
+    # Debian 12's docker.io has the command `docker`, Debian 13's has not.
+    if ! have docker && apt-cache show docker-cli >/dev/null 2>&1; then
+        missing="$missing docker-cli"
+    fi
     # shellcheck disable=SC2086 # a list of words
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2 ||
         fail "installing$missing failed"
