@@ -29,7 +29,7 @@ help:
 	@echo "apt-get, which takes root or sudo. An engine that answers is used and never stopped."
 
 demo: toolchain
-	@$(ENGINE) sh -c '$(CARGO) build --locked && exec target/debug/orchestrator demo $(ARGS)'
+	@$(ENGINE) $(CARGO) run --locked -- demo $(ARGS)
 
 test: toolchain
 	@$(ENGINE) $(CARGO) test --locked --workspace

@@ -75,7 +75,13 @@ install_missing() {
     have make || missing="$missing make"
     have python3 || missing="$missing python3"
     # Docker's own packages (docker-ce) bring dockerd as well; docker.io would fight them.
-    have dockerd && have docker || missing="$missing docker.io"
+    cli=
+    if ! have dockerd; then
+        missing="$missing docker.io"
+        cli=maybe
+    elif ! have docker; then
+        missing="$missing docker-cli"
+    fi
     have iptables || missing="$missing iptables"
     have debootstrap || missing="$missing debootstrap"
     have tmux || missing="$missing tmux"
@@ -87,8 +93,8 @@ install_missing() {
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
     say "installing$missing"
     as_root apt-get update -q >&2 || fail "apt-get update failed" "is the package mirror within reach?"
-    # Debian 12's docker.io has the command `docker`, Debian 13's has not.
-    if ! have docker && apt-cache show docker-cli >/dev/null 2>&1; then
+    # Debian 12's docker.io brings the command `docker`, Debian 13's does not.
+    if [ -n "$cli" ] && apt-cache show docker-cli >/dev/null 2>&1; then
         missing="$missing docker-cli"
     fi
     # shellcheck disable=SC2086 # a list of words
@@ -126,6 +132,9 @@ ensure() {
         say "an engine already answers at $socket"
         need_access
         return 0
+    fi
+    if [ -S "$socket" ] && [ ! -w "$socket" ] && ! sudo -n true 2>/dev/null; then
+        need_access
     fi
     need_root "starting the Docker engine"
     if [ -d /run/systemd/system ]; then
@@ -199,7 +208,7 @@ end_run() {
     if [ -e "$directory/dockerd.pid" ]; then
         stop "$directory/dockerd.pid"
     fi
-    as_root rm -rf "$directory"
+    rm -rf "$directory"
     exit "$1"
 }
 
