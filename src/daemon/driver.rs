@@ -83,7 +83,7 @@ impl Driver {
             stalled_until: None,
             lists_touched: false,
             expired_at: Instant::now(),
-            tend_at: Instant::now(),
+            tend_at: Instant::now() + TEND,
         }
     }
 
@@ -93,6 +93,8 @@ impl Driver {
         mut inputs: mpsc::Receiver<Input>,
         first: Vec<Event>,
     ) -> Ending {
+        // A claim that a crash left without a holder is open again before anybody is given work.
+        self.tend().await;
         let queue = self.queue.view();
         self.inbox.push_back(Event::QueueChanged(queue));
         self.drain_inbox().await;

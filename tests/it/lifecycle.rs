@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use orchestrator::model::{AgentId, Ending};
+use orchestrator::ports::Runtime as _;
 use orchestrator::testing::fake_runtime::Call;
 use serde_json::{Value, json};
 
@@ -180,6 +181,129 @@ async fn an_answer_that_never_arrived_is_delivered_by_paste() -> Result<()> {
         .await?;
     let view = running.client.status().await?;
     ensure!(view.tasks.done == 1, "{:?}", view.tasks);
+    running.end(Ending::Stop).await
+}
+
+/// Another process that writes to the database holds it for longer than we wait.
+fn hold(place: &Place) -> Result<rusqlite::Connection> {
+    let held = rusqlite::Connection::open(place.paths().database())?;
+    held.execute_batch("BEGIN IMMEDIATE")?;
+    Ok(held)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_stored_is_not_acknowledged_and_counts_once_when_it_comes_again()
+-> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "one.txt", "one\n")?;
+    let held = hold(&place)?;
+    let callback = new_id();
+    let (status, answer) = place
+        .hook(&worker, life, &callback, &stop("done one"))
+        .await?;
+    ensure!(status == 503, "{status} {answer}");
+    drop(held);
+    let view = running.client.status().await?;
+    ensure!(
+        view.tasks.done == 0 && view.tasks.claimed == 1,
+        "{:?}",
+        view.tasks
+    );
+    let (status, answer) = place
+        .hook(&worker, life, &callback, &stop("done one"))
+        .await?;
+    ensure!(
+        status == 200 && answer.contains("second thing"),
+        "{status} {answer}"
+    );
+    let view = running.client.status().await?;
+    ensure!(
+        view.tasks.done == 1 && view.tasks.claimed == 1,
+        "{:?}",
+        view.tasks
+    );
+    running.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_can_detach_while_nothing_can_be_stored_and_goes_on_later() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let first = place.start().await?;
+    let life = working(&place, &first).await?;
+    let held = hold(&place)?;
+    // An event that nobody waits for, and that must not be forgotten.
+    let container = first
+        .until_agent(&worker, "in a container", |a| a.container.is_some())
+        .await?
+        .container
+        .context("it has one")?;
+    ensure!(place.runtime.kill(&container, 137), "it ran");
+    first.end(Ending::Detach).await?;
+    drop(held);
+    let second = place.start().await?;
+    let view = second
+        .until_agent(&worker, "in its next life", |a| a.incarnation.0 > life)
+        .await?;
+    ensure!(view.task.is_some(), "{view:?}");
+    second.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_lost_its_holder_in_a_crash_is_worked_on() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let first = place.start().await?;
+    working(&place, &first).await?;
+    first.end(Ending::Detach).await?;
+    // As if the crash had come between the claim and the commit that remembers it.
+    let database = rusqlite::Connection::open(place.paths().database())?;
+    let forgotten = database.execute(
+        "UPDATE agent_state SET json = json_set(json, '$.held', NULL, '$.phase', \
+         json('{\"phase\":\"idle\"}')) WHERE id = 'worker-1'",
+        [],
+    )?;
+    ensure!(forgotten == 1, "one row");
+    drop(database);
+    place
+        .panes
+        .set_screen(&worker, super::harness::ready_screen());
+    let before = place.panes.pastes(&worker).len();
+    let second = place.start().await?;
+    let pastes = || place.panes.pastes(&worker).into_iter().skip(before);
+    let again = place
+        .until("the first task again", || {
+            pastes().find(|text| text.contains("first thing"))
+        })
+        .await;
+    ensure!(again.is_ok(), "{:#?}", second.client.status().await?);
+    second.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_overtakes_the_launches_leaves_nothing_running() -> Result<()> {
+    let place = place()?;
+    let running = place.start().await?;
+    running.end(Ending::Stop).await?;
+    let containers = place.runtime.list(&place.config.project).await?;
+    ensure!(containers.iter().all(|c| !c.running), "{containers:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direction_that_comes_with_a_merge_makes_the_manager_plan() -> Result<()> {
+    let place = Place::new(&[("README.md", "# it\n"), (FILE, "- [ ] first thing\n")])?;
+    let (manager, worker) = (AgentId::manager(), AgentId::worker(1));
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "PROJECT_DIRECTION.md", "Make it good.\n")?;
+    place.hook(&worker, life, &new_id(), &stop("done")).await?;
+    place
+        .until("the planning round", || place.panes.pastes(&manager).pop())
+        .await?;
     running.end(Ending::Stop).await
 }
 

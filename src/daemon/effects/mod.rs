@@ -129,6 +129,10 @@ fn lane(shared: &Arc<Shared>, tracker: &TaskTracker) -> mpsc::Sender<Job> {
     let shared = shared.clone();
     tracker.spawn(async move {
         while let Some(job) = jobs.recv().await {
+            // Nobody would hear of it; the next start derives it again.
+            if shared.doors.ended() {
+                return;
+            }
             shared.carry_out(job).await;
         }
     });
@@ -155,7 +159,9 @@ impl Shared {
                 incarnation,
                 after,
             } => {
-                tokio::time::sleep(after).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
                 self.check_screen(agent, incarnation).await;
             }
             Action::StopContainer {
@@ -166,7 +172,9 @@ impl Shared {
                 self.stop(agent, incarnation, grace).await;
             }
             Action::TakeInventory { after } => {
-                tokio::time::sleep(after).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
                 let inventory = self.inventory().await;
                 self.driver.tell(Event::InventoryTaken(inventory)).await;
             }
@@ -191,7 +199,9 @@ impl Shared {
                 message,
             } => self.merge(agent, commit, message).await,
             Action::Push { after } => {
-                tokio::time::sleep(after).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
                 self.push().await;
             }
             Action::FetchRemote => self.fetch().await,
@@ -261,7 +271,9 @@ impl Shared {
                 .await;
             drop(stopped);
             // Unknown is not gone: what is true comes from a fresh inventory.
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            if self.doors.wait_or_end(Duration::from_secs(2)).await {
+                return;
+            }
             let inventory = self.inventory().await;
             self.driver.tell(Event::InventoryTaken(inventory)).await;
             return;
