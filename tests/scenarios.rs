@@ -1,6 +1,7 @@
 //! Scenario scripts against the decision core: `tests/scenarios/NAME.txt` in, `NAME.out` committed.
 //! `UPDATE_SCENARIOS=1` writes the outputs anew; the diff is what a reviewer reads.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,13 +30,13 @@ fn difference(expected: &str, actual: &str) -> String {
         .count();
     let mut text = format!("from line {}:\n", same + 1);
     for line in &old[same.saturating_sub(3)..same] {
-        text.push_str(&format!("  {line}\n"));
+        let _ = writeln!(text, "  {line}");
     }
     for line in &old[same..old.len() - tail] {
-        text.push_str(&format!("- {line}\n"));
+        let _ = writeln!(text, "- {line}");
     }
     for line in &new[same..new.len() - tail] {
-        text.push_str(&format!("+ {line}\n"));
+        let _ = writeln!(text, "+ {line}");
     }
     text
 }

@@ -268,6 +268,12 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
         });
     }
     match (&task.status, &task.claim) {
+        // Its own claim once more: the answer to the first was lost, in a crash for example.
+        (TaskStatus::Claimed, Some(claim))
+            if claim.agent == *who.agent && claim.lease_until > now =>
+        {
+            return Ok(None);
+        }
         // Claimed by nobody is a damaged record: it may be taken.
         (TaskStatus::Available, _) | (TaskStatus::Claimed, None) => {}
         (TaskStatus::Claimed, Some(claim)) if claim.lease_until <= now => {}

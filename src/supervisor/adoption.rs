@@ -27,9 +27,7 @@ impl Supervisor {
                     &format!("the container engine does not answer: {reason}"),
                     Some("agents are left as they are; looking again".into()),
                 );
-                self.act(Action::TakeInventory {
-                    after: INVENTORY_AGAIN,
-                });
+                self.look_around_again(now);
                 return;
             }
             Inventory::Seen(seen) => seen,
@@ -76,9 +74,7 @@ impl Supervisor {
             // Nothing is launched beside it: the inventory after its stop decides.
             Some(older) => {
                 self.stop_life(id, older);
-                self.act(Action::TakeInventory {
-                    after: INVENTORY_AGAIN,
-                });
+                self.look_around_again(now);
             }
             None => {
                 let exited = lives.iter().find(|c| c.incarnation == current).copied();
@@ -112,6 +108,7 @@ impl Supervisor {
                         until,
                         greeted: agent.conversed,
                         looks: 0,
+                        look_at: now + LOOK_AT_ADOPTED,
                     },
                     "found running; looking at its screen",
                 );
@@ -146,11 +143,8 @@ impl Supervisor {
         });
         self.act(Action::EnsurePane { agent: id.clone() });
         let watch_screen = self.fleet.agents.get(id).is_some_and(|agent| {
-            !same
-                || matches!(
-                    agent.phase,
-                    Phase::Starting { .. } | Phase::Working | Phase::Idle
-                )
+            let starting = matches!(agent.phase, Phase::Starting { .. });
+            !starting && (!same || matches!(agent.phase, Phase::Working | Phase::Idle))
         });
         if watch_screen {
             self.act(Action::CheckScreen {
@@ -159,6 +153,17 @@ impl Supervisor {
                 after: LOOK_AT_ADOPTED,
             });
         }
+    }
+
+    /// Asks for another inventory, unless one is on its way already.
+    fn look_around_again(&mut self, now: Timestamp) {
+        if self.inventory_due.is_some_and(|at| at > now) {
+            return;
+        }
+        self.inventory_due = Some(now + INVENTORY_AGAIN);
+        self.act(Action::TakeInventory {
+            after: INVENTORY_AGAIN,
+        });
     }
 
     /// No container of it runs. `exited` is proof; merely not being seen has to be confirmed once,
@@ -191,9 +196,7 @@ impl Supervisor {
                     || matches!(phase, Phase::Stopping { .. });
                 if !certain {
                     agent.missing = true;
-                    self.act(Action::TakeInventory {
-                        after: INVENTORY_AGAIN,
-                    });
+                    self.look_around_again(now);
                     return;
                 }
                 // What it spooled before its end is read before its next life begins.

@@ -125,7 +125,7 @@ impl Supervisor {
                 let Some(held) = &mut agent.held else { return };
                 held.delivered = true;
                 let text = held.text.clone();
-                let reason = format!("working on {}", held.task);
+                let reason = "the answer to its Stop hook carried the task";
                 agent.enter(now, Phase::Working, reason);
                 self.hand_over(callback, text);
             }

@@ -144,15 +144,10 @@ impl Supervisor {
                         until,
                         greeted: true,
                         looks: 0,
+                        look_at: now + FIRST_LOOK,
                     },
                     "Claude Code is up; verifying its first screen",
                 );
-                let incarnation = agent.incarnation;
-                self.act(Action::CheckScreen {
-                    agent: id.clone(),
-                    incarnation,
-                    after: FIRST_LOOK,
-                });
             }
             Phase::Idle | Phase::Working | Phase::Waiting { .. } | Phase::Limited { .. }
                 if source == "clear" =>
@@ -173,7 +168,7 @@ impl Supervisor {
         match &mut agent.held {
             Some(held) if receipt => {
                 held.delivered = true;
-                let reason = format!("working on {}", held.task);
+                let reason = "its prompt hook confirmed the paste";
                 agent.enter(now, Phase::Working, reason);
             }
             _ => {
@@ -182,7 +177,7 @@ impl Supervisor {
                 } else {
                     "a prompt of a person"
                 };
-                agent.enter(now, Phase::Working, format!("working on {who}"));
+                agent.enter(now, Phase::Working, format!("on {who}"));
             }
         }
     }
@@ -253,7 +248,9 @@ impl Supervisor {
             if let Some(agent) = self.fleet.agents.get_mut(id) {
                 agent.turns += 1;
             }
-            self.finish_delivered(now, id, last_message.clone());
+            if !self.finish_delivered(now, id, last_message.clone()) {
+                self.import_if_new(id);
+            }
         }
     }
 
@@ -269,7 +266,7 @@ impl Supervisor {
         let Some(held) = &mut agent.held else { return };
         held.delivered = true;
         let text = held.text.clone();
-        let reason = format!("working on {}", held.task);
+        let reason = "the answer to its Stop hook carried the task";
         agent.enter(now, Phase::Working, reason);
         self.hand_over(callback, text);
     }
@@ -318,8 +315,16 @@ impl Supervisor {
         self.import(id, Some(title));
     }
 
+    /// At rest with commits nobody has taken, for whatever reason.
+    pub(super) fn import_if_new(&mut self, id: &AgentId) {
+        let agent = self.fleet.agents.get(id);
+        if agent.is_some_and(|agent| agent.head.is_some() && !agent.importing) {
+            self.import(id, None);
+        }
+    }
+
     /// Takes the agent's commits, unless its `HEAD` is one we have taken already.
-    fn import(&mut self, id: &AgentId, title: Option<&str>) {
+    pub(super) fn import(&mut self, id: &AgentId, title: Option<&str>) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -330,6 +335,7 @@ impl Supervisor {
             title.clone_into(&mut agent.last_title);
         }
         agent.importing = true;
+        agent.import_at = None;
         let import = Action::Import {
             agent: id.clone(),
             incarnation: agent.incarnation,

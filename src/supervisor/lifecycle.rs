@@ -107,15 +107,11 @@ impl Supervisor {
                     until,
                     greeted: false,
                     looks: 0,
+                    // A dialog may come before the session; then there is no hook to wait for.
+                    look_at: now + LOOK_AT_DIALOG,
                 },
                 "container runs; waiting for Claude Code's SessionStart hook",
             );
-            // A dialog may come before the session, and then there is no hook to wait for.
-            self.act(Action::CheckScreen {
-                agent: id.clone(),
-                incarnation,
-                after: LOOK_AT_DIALOG,
-            });
         } else if matches!(
             agent.phase,
             Phase::Stopping { .. } | Phase::Absent | Phase::Failed
@@ -263,6 +259,7 @@ impl Supervisor {
         for (id, phase) in due {
             match phase {
                 Phase::Backoff { .. } => self.relaunch(now, &id, "restarting"),
+                Phase::Starting { until, .. } if now < until => self.look_at_start(now, &id),
                 Phase::Starting { greeted, .. } => self.start_is_late(now, &id, greeted),
                 Phase::Waiting { .. } => {
                     let Some(agent) = self.fleet.agents.get_mut(&id) else {

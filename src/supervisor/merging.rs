@@ -11,6 +11,8 @@ use super::state::{Candidate, Conflict, Phase};
 use super::texts;
 use crate::model::{AgentId, CommitId, Reply, TaskId, TaskSource, Timestamp};
 
+/// An import or a merge that failed is tried again.
+const TAKE_AGAIN: Duration = Duration::from_secs(60);
 const PUSH_AGAIN: Duration = Duration::from_secs(30);
 /// A remote that says no will say no again until somebody changes something there.
 const PUSH_AGAIN_DENIED: Duration = Duration::from_secs(300);
@@ -33,7 +35,8 @@ impl Supervisor {
         match outcome {
             ImportOutcome::Failed { reason } => {
                 let text = format!("its commits could not be taken: {reason}");
-                let hint = "they stay in its checkout and are taken after its next turn";
+                agent.import_at = Some(now + TAKE_AGAIN);
+                let hint = "they stay in its checkout and are taken again soon";
                 self.notice(now, Some(id), &text, Some(hint.into()));
             }
             ImportOutcome::Taken { head, dirty } => {
@@ -194,10 +197,11 @@ impl Supervisor {
                     "its commit {} could not be merged: {reason}",
                     commit.short()
                 );
-                let hint = "it is tried again after the agent's next turn";
+                let hint = "it is tried again soon";
                 self.notice(now, Some(id), &text, Some(hint.into()));
                 if let Some(agent) = self.fleet.agents.get_mut(id) {
                     agent.imported = None;
+                    agent.import_at = Some(now + TAKE_AGAIN);
                 }
             }
         }
@@ -469,6 +473,27 @@ impl Supervisor {
         }
     }
 
+    /// Commits that could not be taken or merged, of agents at rest.
+    pub(super) fn expire_imports(&mut self, now: Timestamp) {
+        let due: Vec<AgentId> = self
+            .imports_waiting()
+            .filter(|(_, at)| *at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            if let Some(agent) = self.fleet.agents.get_mut(&id) {
+                agent.import_at = None;
+            }
+            self.import(&id, None);
+        }
+    }
+
+    fn imports_waiting(&self) -> impl Iterator<Item = (&AgentId, Timestamp)> {
+        let idle = self.fleet.agents.values();
+        idle.filter(|agent| self.ready && agent.phase == Phase::Idle)
+            .filter_map(|agent| Some((&agent.id, agent.import_at?)))
+    }
+
     pub(super) fn expire_remote(&mut self, now: Timestamp) {
         if self.fleet.merging.fetch_at.is_some_and(|at| at <= now) && self.fleet.ending().is_none()
         {
@@ -488,7 +513,9 @@ impl Supervisor {
         let push = merging
             .push_retry_at
             .map(|at| (at, "push again".to_owned()));
-        fetch.into_iter().chain(push)
+        let imports = self.imports_waiting();
+        let imports = imports.map(|(id, at)| (at, format!("{id}: take its commits again")));
+        fetch.into_iter().chain(push).chain(imports)
     }
 
     pub(super) fn merging_is_quiet(&self) -> bool {

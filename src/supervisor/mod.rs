@@ -56,6 +56,8 @@ pub struct Supervisor {
     queue: QueueView,
     /// An inventory has been seen: before that, nothing is known about anybody.
     ready: bool,
+    /// When the inventory that was asked for is due; there is never more than one on its way.
+    inventory_due: Option<Timestamp>,
     actions: Vec<Action>,
 }
 
@@ -66,6 +68,7 @@ impl Supervisor {
             fleet,
             queue: QueueView::default(),
             ready: false,
+            inventory_due: None,
             actions: Vec::new(),
         }
     }
@@ -178,6 +181,7 @@ impl Supervisor {
         // Before the first inventory nobody knows what runs: a restart might be a second copy.
         if self.ready {
             self.expire_agents(now);
+            self.expire_imports(now);
         }
         self.expire_remote(now);
         self.settle(now);

@@ -58,13 +58,7 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        let incarnation = agent.incarnation;
-        let Phase::Starting {
-            until,
-            greeted,
-            looks,
-        } = agent.phase
-        else {
+        let Phase::Starting { greeted, looks, .. } = agent.phase else {
             return;
         };
         match screen {
@@ -94,20 +88,30 @@ impl Supervisor {
             | Screen::Draft
             | Screen::Busy
             | Screen::Blank
-            | Screen::Unrecognised { .. } => {
-                agent.phase = Phase::Starting {
-                    until,
-                    greeted,
-                    looks: looks.saturating_add(1),
-                };
-                // Without the greeting only a dialog is looked for.
-                let after = if greeted { LOOK_AGAIN } else { LOOK_AT_DIALOG };
-                self.act(Action::CheckScreen {
-                    agent: id.clone(),
-                    incarnation,
-                    after,
-                });
-            }
+            | Screen::Unrecognised { .. } => {}
+        }
+    }
+
+    /// Without the greeting only a dialog is looked for, and that is no hurry.
+    pub(super) fn look_at_start(&mut self, now: Timestamp, id: &AgentId) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let incarnation = agent.incarnation;
+        if let Phase::Starting {
+            greeted,
+            looks,
+            look_at,
+            ..
+        } = &mut agent.phase
+        {
+            *looks = looks.saturating_add(1);
+            *look_at = now + if *greeted { LOOK_AGAIN } else { LOOK_AT_DIALOG };
+            self.act(Action::CheckScreen {
+                agent: id.clone(),
+                incarnation,
+                after: Duration::ZERO,
+            });
         }
     }
 
@@ -120,6 +124,8 @@ impl Supervisor {
         agent.enter(now, Phase::Idle, "at its prompt");
         if held {
             self.deliver_held(now, id, 1);
+        } else {
+            self.import_if_new(id);
         }
     }
 

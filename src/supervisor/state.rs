@@ -78,6 +78,9 @@ pub struct AgentState {
     /// An import is on its way.
     #[serde(default)]
     pub importing: bool,
+    /// An import or a merge failed: its commits are taken again then, when it is idle.
+    #[serde(default)]
+    pub import_at: Option<Timestamp>,
     /// Title of the work that ended last; names the merge.
     #[serde(default)]
     pub last_title: String,
@@ -137,6 +140,9 @@ pub enum Phase {
         until: Timestamp,
         greeted: bool,
         looks: u32,
+        /// The screen is looked at then.
+        #[serde(default)]
+        look_at: Timestamp,
     },
     /// At the prompt, nothing to do.
     Idle,
@@ -188,6 +194,7 @@ impl Phase {
     /// When this phase needs a look again, and why.
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         match self {
+            Self::Starting { until, look_at, .. } if look_at < until => Some((*look_at, "looks")),
             Self::Starting { until, .. } => Some((*until, "start deadline")),
             Self::Delivering { until, .. } => Some((*until, "receipt deadline")),
             Self::Limited { until } => Some((*until, "goes on")),
@@ -430,6 +437,7 @@ impl AgentState {
             head: None,
             imported: None,
             importing: false,
+            import_at: None,
             last_title: String::new(),
             asked_to_commit: false,
             missing: false,

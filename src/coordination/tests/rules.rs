@@ -19,8 +19,25 @@ fn fresh() -> Task {
 
 #[test]
 fn a_claim_holds_until_its_lease_ends_and_each_has_a_larger_fence() {
-    let first = claimed(&fresh(), at(1)).unwrap();
-    let error = claimed(&first, at(60)).unwrap_err();
+    let first = claimed(
+        &Task {
+            owner: None,
+            ..fresh()
+        },
+        at(1),
+    )
+    .unwrap();
+    let (me, stranger) = (worker(), AgentId::worker(2));
+    let try_again = |agent| {
+        let who = Claimant {
+            agent,
+            incarnation: Incarnation(1),
+            lease: LEASE,
+        };
+        rules::claim(&first, who, Vec::new(), at(60))
+    };
+    assert_eq!(try_again(&me).unwrap(), None, "its own claim, once more");
+    let error = try_again(&stranger).unwrap_err();
     assert_eq!(error.code(), "TASK_CLAIMED");
     let text = error.to_string();
     assert!(

@@ -16,9 +16,11 @@ mod observe;
 mod paste;
 mod version;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tmux_interface::{
-    CapturePane, CopyMode, KillServer, KillSession, SendKeys, TmuxCommand, TmuxCommands,
+    CapturePane, CopyMode, KillServer, KillSession, ListSessions, SendKeys, TmuxCommand, TmuxCommands,
 };
 use tokio::sync::OnceCell;
 
@@ -28,6 +30,10 @@ use self::observe::{PaneRow, Place};
 pub use self::paste::{MAX_PASTE_BYTES, printable};
 use crate::model::{AgentId, ProjectId};
 use crate::ports::{ErrorKind, ObservedPane, Panes, PortError, PortResult};
+
+/// A server that was told to end has gone within milliseconds; five seconds are for loaded machines.
+const LOOKS_FOR_THE_END: u32 = 250;
+const LOOK_FOR_THE_END: Duration = Duration::from_millis(20);
 
 /// The tmux server of one fleet.
 pub struct TmuxPanes {
@@ -230,9 +236,27 @@ impl Panes for TmuxPanes {
 
     async fn shut_down(&self) -> PortResult<()> {
         match self.client.run(one(KillServer::new().build()), None).await {
-            Ok(_) | Err(TmuxError::NoServer) => Ok(()),
+            Ok(_) => self.until_gone().await,
+            Err(TmuxError::NoServer) => Ok(()),
             Err(error) => Err(error.during("end the tmux server")),
         }
+    }
+}
+
+impl TmuxPanes {
+    /// `kill-server` answers before the server has ended, and a session made meanwhile would be
+    /// lost with it.
+    async fn until_gone(&self) -> PortResult<()> {
+        for _ in 0..LOOKS_FOR_THE_END {
+            match self.client.run(one(ListSessions::new().build()), None).await {
+                Err(TmuxError::NoServer) => return Ok(()),
+                Ok(_) | Err(_) => tokio::time::sleep(LOOK_FOR_THE_END).await,
+            }
+        }
+        Err(PortError::new(
+            ErrorKind::Transient,
+            "the tmux server was told to end and is still there",
+        ))
     }
 }
 

@@ -29,7 +29,7 @@ impl World {
             self.tail()
         );
         for agent in self.fleet().agents.values() {
-            let claiming = matches!(agent.phase, Phase::Claiming { .. });
+            let claiming = self.inventoried && matches!(agent.phase, Phase::Claiming { .. });
             assert!(!claiming, "{} claims for ever:\n{}", agent.id, self.tail());
         }
     }

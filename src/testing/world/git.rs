@@ -152,7 +152,7 @@ impl WorldGit {
 
     /// Somebody else pushes.
     pub fn remote_moves(&mut self) {
-        self.remote = self.commit(&[self.remote.clone()]);
+        self.remote = self.commit(std::slice::from_ref(&self.remote.clone()));
         if let Some(path) = self.conflicts_on_demand.remove("remote") {
             self.conflicting.insert(self.remote.clone(), path);
         }

@@ -1,6 +1,6 @@
 //! Events, actions and states in one line each, for traces that people read.
 
-use std::time::Duration;
+use std::fmt::Write as _;
 
 use crate::model::{CommitId, HookAnswer, HookFact, Reply, Screen};
 use crate::supervisor::{
@@ -9,8 +9,6 @@ use crate::supervisor::{
 };
 
 const TEXT: usize = 60;
-/// Looks after this long are routine.
-const ROUTINE: Duration = Duration::from_secs(5);
 
 fn cut(text: &str) -> String {
     let line = text.lines().collect::<Vec<_>>().join(" ");
@@ -163,8 +161,6 @@ pub(super) fn action(action: &Action) -> Option<String> {
             format!("launch {agent} {incarnation} {how} {session}")
         }
         Action::Adopt { agent, incarnation } => format!("adopt {agent} {incarnation}"),
-        Action::CheckScreen { after, .. } if *after >= ROUTINE => return None,
-        Action::CheckScreen { agent, after, .. } => format!("look at {agent} after {after:?}"),
         Action::StopContainer {
             agent, incarnation, ..
         } => format!("stop container {agent} {incarnation}"),
@@ -205,7 +201,10 @@ pub(super) fn action(action: &Action) -> Option<String> {
             message,
         } => format!("merge {agent} {}: {}", commit(id), cut(message)),
         Action::Push { .. } => "push".into(),
-        Action::EnsurePane { .. } | Action::ReadTaskLists | Action::FetchRemote => return None,
+        Action::CheckScreen { .. }
+        | Action::EnsurePane { .. }
+        | Action::ReadTaskLists
+        | Action::FetchRemote => return None,
         Action::Finish { ending } => format!("finish {ending:?}").to_lowercase(),
     })
 }
@@ -244,13 +243,11 @@ pub(super) fn fleet(fleet: &Fleet) -> String {
         merging.merged
     );
     for (agent, conflict) in &merging.conflicts {
-        line.push_str(&format!(
-            "; {agent} conflicts in {}",
-            conflict.paths.join(", ")
-        ));
+        let paths = conflict.paths.join(", ");
+        let _ = write!(line, "; {agent} conflicts in {paths}");
     }
     if fleet.planning.rounds > 0 {
-        line.push_str(&format!("; rounds {}", fleet.planning.rounds));
+        let _ = write!(line, "; rounds {}", fleet.planning.rounds);
     }
     if fleet.planning.resting {
         line.push_str(", resting");

@@ -7,12 +7,15 @@
 
 mod behave;
 mod check;
+mod doors;
 mod effects;
 mod git;
 mod lines;
 mod mind;
 mod queue;
 mod script;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -24,11 +27,11 @@ pub use queue::WorldQueue;
 pub use script::run_script;
 
 use crate::model::{
-    AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Incarnation, Reply, Request,
-    SessionId, Timestamp,
+    AgentId, CallbackId, Ending, HookAnswer, HookReport, Incarnation, Reply, Request, SessionId,
+    Timestamp,
 };
 use crate::supervisor::{
-    Action, Event, Fleet, FleetPhase, HookInput, Inventory, Policy, SeenContainer, Supervisor,
+    Action, Event, Fleet, FleetPhase, Inventory, Policy, SeenContainer, Supervisor,
 };
 
 /// Decisions in a row without an effect or time passing; more is a loop.
@@ -82,7 +85,7 @@ pub struct World {
     pub trace: Vec<String>,
     supervisor: Option<Supervisor>,
     /// What the daemon stored last.
-    stored: String,
+    stored: Fleet,
     /// Answers by callback, stored with the decision that gave them.
     answers: BTreeMap<CallbackId, HookAnswer>,
     /// Callbacks whose hook waits.
@@ -90,6 +93,8 @@ pub struct World {
     spools: BTreeMap<AgentId, Vec<HookReport>>,
     doors: BTreeMap<AgentId, Incarnation>,
     inbox: VecDeque<Event>,
+    /// This daemon has seen an inventory.
+    inventoried: bool,
     callbacks: u64,
     decisions: u32,
 }
@@ -122,12 +127,13 @@ impl World {
             crash: CrashPlan::default(),
             trace: Vec::new(),
             supervisor: None,
-            stored: serde_json::to_string(&fleet).unwrap_or_default(),
+            stored: fleet,
             answers: BTreeMap::new(),
             pending: BTreeMap::new(),
             spools: BTreeMap::new(),
             doors: BTreeMap::new(),
             inbox: VecDeque::new(),
+            inventoried: false,
             callbacks: 0,
             decisions: 0,
         }
@@ -151,7 +157,7 @@ impl World {
     pub fn fleet(&self) -> Fleet {
         match &self.supervisor {
             Some(supervisor) => supervisor.fleet().clone(),
-            None => serde_json::from_str(&self.stored).expect("what was stored can be read"),
+            None => self.stored.clone(),
         }
     }
 
@@ -162,12 +168,15 @@ impl World {
     /// As the driver does it: the stored fleet, the queue, what was in flight, the inventory.
     pub fn start_daemon(&mut self, direction: bool) {
         assert!(self.supervisor.is_none(), "the daemon runs already");
-        let mut fleet = self.fleet();
+        let stored = serde_json::to_string(&self.stored).expect("a fleet can be stored");
+        let mut fleet: Fleet = serde_json::from_str(&stored).expect("what was stored can be read");
+        assert_eq!(fleet, self.stored, "storing loses something");
         fleet.phase = FleetPhase::Running;
         let mut supervisor = Supervisor::new(self.policy.clone(), fleet);
         supervisor.set_branch_head(self.git.branch.clone());
         self.supervisor = Some(supervisor);
         self.finished = None;
+        self.inventoried = false;
         let queue = self.queue.view(&self.policy.agents());
         self.observe(Event::QueueChanged(queue));
         if let Some(supervisor) = &mut self.supervisor {
@@ -216,8 +225,14 @@ impl World {
         };
         let now = self.now;
         if let Some(line) = lines::event(&event) {
-            self.trace.push(format!("  < {line}"));
+            let line = format!("  < {line}");
+            // A dialog that stays is one line.
+            let repeated = line.contains(" screen ") && self.trace.last() == Some(&line);
+            if !repeated {
+                self.trace.push(line);
+            }
         }
+        self.inventoried |= matches!(event, Event::InventoryTaken(Inventory::Seen(_)));
         let actions = supervisor.observe(now, event);
         self.decided(actions);
     }
@@ -263,7 +278,7 @@ impl World {
 
     fn store(&mut self, actions: &[Action]) {
         if let Some(supervisor) = &self.supervisor {
-            self.stored = serde_json::to_string(supervisor.fleet()).unwrap_or_default();
+            self.stored.clone_from(supervisor.fleet());
         }
         for action in actions {
             if let Action::Answer { callback, answer } = action {
@@ -284,104 +299,6 @@ impl World {
         self.trace.push("  * the daemon dies".to_owned());
         self.crash_daemon();
         true
-    }
-
-    /// A hook of an agent's session: to the daemon if its door is open, else into the spool.
-    fn hook(&mut self, agent: &AgentId, fact: HookFact) {
-        self.callbacks += 1;
-        let callback = CallbackId::new(format!("cb-{}", self.callbacks));
-        let stopped = matches!(fact, HookFact::Stopped { .. });
-        let life = self.live(agent);
-        let mut report = HookReport {
-            callback: callback.clone(),
-            agent: agent.clone(),
-            incarnation: life,
-            session: self.minds[agent].session.clone(),
-            head: Some(self.git.head(agent)),
-            spooled: false,
-            fact,
-        };
-        if stopped && let Some(mind) = self.minds.get_mut(agent) {
-            mind.doing = Doing::Stopping {
-                callback: callback.clone(),
-            };
-        }
-        if self.up() && self.doors.get(agent).copied() == life {
-            self.pending.insert(callback, report.clone());
-            self.deliver(report);
-        } else {
-            report.spooled = true;
-            self.spools.entry(agent.clone()).or_default().push(report);
-            self.answered(agent, &callback, &HookAnswer::LetGo);
-        }
-    }
-
-    /// One callback to the daemon; whether it is a receipt is judged as the driver does.
-    fn deliver(&mut self, report: HookReport) {
-        let receipt = match &report.fact {
-            HookFact::PromptSubmitted {
-                text,
-                machine: false,
-            } => self
-                .supervisor
-                .as_ref()
-                .and_then(|s| s.awaited_text(&report.agent))
-                .is_some_and(|sent| sent.trim() == text.trim()),
-            _ => false,
-        };
-        self.observe(Event::Hook(HookInput {
-            report,
-            receipt,
-            jitter: 500,
-        }));
-    }
-
-    /// The door of an agent opens: what it spooled comes first, what is known already never twice.
-    fn open_door(&mut self, agent: &AgentId, life: Incarnation) {
-        self.doors.insert(agent.clone(), life);
-        while self.up()
-            && let Some(report) = self.spools.get(agent).and_then(|s| s.first().cloned())
-        {
-            let callback = report.callback.clone();
-            match self.answers.get(&callback).cloned() {
-                Some(HookAnswer::Continue { text, .. }) => self.observe(Event::AnswerLost {
-                    agent: agent.clone(),
-                    incarnation: report.incarnation.unwrap_or_default(),
-                    text,
-                }),
-                Some(_) => {}
-                None => {
-                    self.deliver(report);
-                    if self.up() {
-                        self.answers.insert(callback, HookAnswer::LetGo);
-                    }
-                }
-            }
-            if self.up()
-                && let Some(spool) = self.spools.get_mut(agent)
-            {
-                spool.remove(0);
-            }
-        }
-    }
-
-    /// What an answer does to the agent that waited for it.
-    fn answered(&mut self, agent: &AgentId, callback: &CallbackId, answer: &HookAnswer) {
-        let Some(mind) = self.minds.get_mut(agent) else {
-            return;
-        };
-        if !matches!(&mind.doing, Doing::Stopping { callback: c } if c == callback) {
-            return;
-        }
-        match answer {
-            HookAnswer::Continue { text, bring_up_to } => {
-                mind.takes(text);
-                if let Some(target) = bring_up_to {
-                    self.git.bring_up(agent, target);
-                }
-            }
-            HookAnswer::LetGo | HookAnswer::Deny { .. } => mind.doing = Doing::AtPrompt,
-        }
     }
 
     /// The life whose container runs.
@@ -445,7 +362,9 @@ impl World {
         let due = supervisor.next_deadline().filter(|(at, _)| *at <= now);
         let Some((at, why)) = due else { return };
         let actions = supervisor.expire(now);
-        self.trace.push(format!("  @ {why}"));
+        if !why.ends_with(" looks") && why != "fetch the remote" {
+            self.trace.push(format!("  @ {why}"));
+        }
         let spins = supervisor
             .next_deadline()
             .filter(|(again, reason)| *again <= now && *reason == why && *again == at);
@@ -468,6 +387,20 @@ impl World {
     pub fn take(&mut self) -> Vec<Action> {
         let waiting = std::mem::take(&mut self.outbox);
         waiting.into_iter().map(|w| w.action).collect()
+    }
+
+    /// Takes one waiting action, named as in a trace.
+    pub fn expect(&mut self, line: &str) {
+        let said = |w: &Waiting| lines::action(&w.action);
+        let place = self
+            .outbox
+            .iter()
+            .position(|w| said(w).as_deref() == Some(line));
+        let Some(place) = place else {
+            let all: Vec<String> = self.outbox.iter().filter_map(said).collect();
+            panic!("`{line}` was not said, but: {all:#?}");
+        };
+        self.outbox.remove(place);
     }
 
     /// Proves that nothing was said that nobody took.

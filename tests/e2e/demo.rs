@@ -1,0 +1,49 @@
+//! `demo`, as the first thing anybody runs.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Ran, Setup, Stage};
+
+#[test]
+fn the_demo_shows_everything_and_leaves_nothing() {
+    let stage = Stage::set(Setup::default());
+    let temporary = stage.root().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = stage.command(&["demo", "--json"]);
+    let ran = Ran::of(command.env("TMPDIR", &temporary).env_remove("ORCHESTRATOR_CONFIG"));
+    let project = project_of(&ran);
+    let report: Value = ran.json();
+    assert_eq!(report["ok"], true, "{report:#}");
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.len() >= 7, "{report:#}");
+    assert!(checks.iter().all(|check| check["ok"] == true), "{report:#}");
+    assert!(report["conflicts"].as_u64().unwrap() > 0);
+    assert_eq!(report["conflicts"], report["resolved"]);
+    let agents = report["agents"].as_array().unwrap();
+    assert_eq!(agents.len(), 4);
+    assert_eq!(left_in(&temporary), Vec::<String>::new());
+    assert_eq!(left_in(&stage.root().join("run/orchestrator/running")), Vec::<String>::new());
+    let label = format!("label=dev.orchestrator.project={project}");
+    assert_eq!(stage.docker(&["ps", "-aq", "--filter", &label]).ok(), "");
+    assert_eq!(stage.docker(&["network", "ls", "-q", "--filter", &format!("name={project}")]).ok(), "");
+    let socket = format!("orchestrator-{project}");
+    let mut tmux = std::process::Command::new("tmux");
+    tmux.args(["-L", &socket, "list-sessions"]);
+    let server = Ran::of(tmux.env("TMUX_TMPDIR", stage.root().join("tmux")));
+    assert_ne!(server.code, 0, "the tmux server is still there: {server}");
+}
+
+/// `demo-` and six characters, from the invitation.
+fn project_of(ran: &Ran) -> String {
+    let (_, rest) = ran.stderr.split_once("--project ").unwrap();
+    let name: String = rest.chars().take_while(|c| !c.is_whitespace()).collect();
+    assert!(name.starts_with("demo-"), "{name}");
+    name
+}
+
+fn left_in(directory: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    files.map(|file| file.path().display().to_string()).collect()
+}
