@@ -414,18 +414,16 @@ impl Driver {
                 supervisor.observe(now, Event::Hook(input))
             })
             .await;
-        match decided {
-            Err(error) => {
-                if let Some(sender) = self.waiting.remove(&callback) {
-                    let _gone = sender.send(Err(ControlError::NotStored(error.chain())));
-                }
-            }
-            Ok(()) => {
-                self.logbook.hook(now, &report);
-                if spooled && let Some(sender) = self.waiting.remove(&callback) {
-                    let _gone = sender.send(Ok(HookAnswer::LetGo));
-                }
-            }
+        if decided.is_ok() {
+            self.logbook.hook(now, &report);
+        }
+        let answer = match decided {
+            Err(error) => Err(ControlError::NotStored(error.chain())),
+            Ok(()) if spooled => Ok(HookAnswer::LetGo),
+            Ok(()) => return,
+        };
+        if let Some(sender) = self.waiting.remove(&callback) {
+            let _gone = sender.send(answer);
         }
     }
 

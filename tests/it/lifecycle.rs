@@ -337,3 +337,25 @@ async fn an_agent_that_dies_between_two_supervisors_gets_its_task_again() -> Res
     );
     second.end(Ending::Stop).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_prompt_is_neither_in_the_journal_nor_in_a_log() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    let prompt = format!("use {} and tell nobody", super::harness::KEY);
+    place.receive(&worker, life, &prompt).await?;
+    running.end(Ending::Detach).await?;
+    let database = rusqlite::Connection::open(place.paths().database())?;
+    let count = |like: &str| -> Result<i64> {
+        let sql = "SELECT count(*) FROM journal WHERE json LIKE ?1";
+        Ok(database.query_row(sql, [format!("%{like}%")], |row| row.get(0))?)
+    };
+    ensure!(count("tell nobody")? == 1, "the prompt is in the journal");
+    ensure!(count(super::harness::KEY)? == 0, "and the key is not");
+    let log = fs::read_to_string(place.paths().root().join("log/agents/worker-1.log"))?;
+    ensure!(log.contains("tell nobody"), "{log}");
+    ensure!(!log.contains(super::harness::KEY), "{log}");
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! DOES: an action becomes calls on the ports, and its result an event.
 //!
-//! Actions of one agent run in order, different agents side by side; merges, pushes and fetches
-//! have one queue. A stop and a look at the screen wait for nobody.
+//! Actions of one agent run in order, different agents side by side; merges have one queue, pushes
+//! and fetches another, so that a remote that hangs holds up no merge. A stop and a look at the screen wait for nobody.
 
 mod compose;
 mod deliver;
@@ -38,6 +38,7 @@ pub(super) struct Effects {
     shared: Arc<Shared>,
     lanes: BTreeMap<AgentId, mpsc::Sender<Job>>,
     git: mpsc::Sender<Job>,
+    remote: mpsc::Sender<Job>,
     tracker: TaskTracker,
 }
 
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) doors: Doors,
     pub(super) lists: TaskLists,
     turns: Turns,
+    /// Held from a move of the branch until the driver is told, so that it hears of moves in order.
+    branch: tokio::sync::Mutex<()>,
     compose: compose::ComposeFile,
 }
 
@@ -83,20 +86,24 @@ impl Effects {
             doors,
             lists,
             turns: Turns::default(),
+            branch: tokio::sync::Mutex::default(),
             compose: compose::ComposeFile::default(),
         });
         let git = lane(&shared, &tracker);
+        let remote = lane(&shared, &tracker);
         Self {
             shared,
             lanes: BTreeMap::new(),
             git,
+            remote,
             tracker,
         }
     }
 
     pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
         let lane = match &action {
-            Action::Merge { .. } | Action::Push { .. } | Action::FetchRemote => self.git.clone(),
+            Action::Merge { .. } => self.git.clone(),
+            Action::Push { .. } | Action::FetchRemote => self.remote.clone(),
             Action::Launch { agent, .. }
             | Action::Adopt { agent, .. }
             | Action::EnsurePane { agent }

@@ -7,7 +7,7 @@ use crate::model::{AgentId, CommitId, Incarnation, SessionId};
 use crate::ports::runtime::container_name;
 use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
 use crate::supervisor::{Event, ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome};
-use crate::worktree::{self, BundleSource, sandbox};
+use crate::worktree::{self, BundleSource, GitStore, sandbox};
 
 /// A bundle larger than this is refused: the new commits of one task.
 const BUNDLE_LIMIT: usize = 256 * 1024 * 1024;
@@ -98,6 +98,7 @@ impl Shared {
     }
 
     pub(super) async fn merge(&self, agent: AgentId, commit: CommitId, message: String) {
+        let _turn = self.branch.lock().await;
         let edits = self.lists.edits();
         let wanted = commit.clone();
         let merged = super::super::blocking(&self.house.git, move |git| {
@@ -156,13 +157,20 @@ impl Shared {
     }
 
     pub(super) async fn fetch(&self) {
-        let fetched = super::super::blocking(&self.house.git, |git| {
-            let before = git.branch_head()?;
-            let fetched = git.fetch()?;
-            let outcome = git.integrate_remote()?;
-            Ok((before, fetched, outcome, git.branch_head()?))
-        })
-        .await;
+        let fetched = super::super::blocking(&self.house.git, GitStore::fetch).await;
+        // Not while talking to the remote, which may take minutes to give up.
+        let _turn = self.branch.lock().await;
+        let fetched = match fetched {
+            Err(error) => Err(error),
+            Ok(fetched) => {
+                super::super::blocking(&self.house.git, |git| {
+                    let before = git.branch_head()?;
+                    let outcome = git.integrate_remote()?;
+                    Ok((before, fetched, outcome, git.branch_head()?))
+                })
+                .await
+            }
+        };
         let outcome = match fetched {
             Ok((_, fetched, worktree::MergeOutcome::Conflict { files }, _)) => {
                 RemoteOutcome::Conflict {
