@@ -15,6 +15,7 @@ use super::handle::Input;
 use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
+use super::record;
 use crate::claude::prompt;
 use crate::control::{ControlError, StatusReport};
 use crate::model::view::{FleetView, UsageView};
@@ -23,7 +24,7 @@ use crate::model::{
 };
 use crate::ports::PortResult;
 use crate::store::sqlite::{Changes, FleetState, JournalEntry};
-use crate::supervisor::{Action, Event, Fleet, HookInput, Supervisor};
+use crate::supervisor::{Action, Event, HookInput, Supervisor};
 
 /// Never sleeps less than this for a deadline, so that a deadline in the past cannot spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -281,7 +282,8 @@ impl Driver {
     ) -> PortResult<()> {
         let before = self.supervisor.clone();
         let actions = decision(&mut self.supervisor);
-        let changes = self.changes(before.fleet(), also, &actions);
+        let after = self.supervisor.fleet();
+        let changes = record::changes(self.now(), before.fleet(), after, also, &actions);
         if let Some(changes) = changes
             && let Err(error) = self.state.commit(changes).await
         {
@@ -293,38 +295,6 @@ impl Driver {
         }
         self.carry_out(actions).await;
         Ok(())
-    }
-
-    /// What differs from before; `None` when nothing does.
-    fn changes(&self, before: &Fleet, also: Changes, actions: &[Action]) -> Option<Changes> {
-        let after = self.supervisor.fleet();
-        let mut changes = Changes {
-            at: self.now(),
-            ..also
-        };
-        for (id, agent) in &after.agents {
-            if before.agents.get(id) != Some(agent) {
-                let row = serde_json::to_string(agent).ok()?;
-                changes.agents.push((id.clone(), row));
-            }
-        }
-        let whole = fleet_row(after);
-        if fleet_row(before) != whole {
-            changes.meta.push(("fleet".into(), whole));
-        }
-        for action in actions {
-            if let Action::Answer { callback, answer } = action
-                && let Ok(json) = serde_json::to_string(answer)
-            {
-                let agent = AgentId::new("");
-                changes.callbacks.push((callback.clone(), agent, json));
-            }
-        }
-        let empty = changes.agents.is_empty()
-            && changes.meta.is_empty()
-            && changes.journal.is_empty()
-            && changes.callbacks.is_empty();
-        (!empty).then_some(changes)
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) {
@@ -595,13 +565,4 @@ fn not_stored() -> Reply {
         reason: "the request could not be stored".into(),
         hint: Some("is the disk full? see `orchestrator logs supervisor`".into()),
     }
-}
-
-/// The fleet without its agents, which have rows of their own.
-fn fleet_row(fleet: &Fleet) -> String {
-    let bare = Fleet {
-        agents: BTreeMap::new(),
-        ..fleet.clone()
-    };
-    serde_json::to_string(&bare).unwrap_or_default()
 }

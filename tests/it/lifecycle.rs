@@ -1,10 +1,12 @@
 //! Start, work, merge, push, tick; answers that are lost; a second supervisor on the same state.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use anyhow::{Context as _, Result, ensure};
 use orchestrator::model::{AgentId, Ending};
-use orchestrator::ports::Runtime as _;
+use orchestrator::ports::{ErrorKind, PortError, Runtime as _};
 use orchestrator::testing::fake_runtime::Call;
 use serde_json::{Value, json};
 
@@ -358,4 +360,33 @@ async fn a_secret_in_a_prompt_is_neither_in_the_journal_nor_in_a_log() -> Result
     ensure!(log.contains("tell nobody"), "{log}");
     ensure!(!log.contains(super::harness::KEY), "{log}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_taken_although_the_engine_fails_for_a_moment() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "one.txt", "one\n")?;
+    let failures = Arc::new(AtomicU32::new(2));
+    let left = failures.clone();
+    place.runtime.on_exec(move |_, command| {
+        let ours = command.command.iter().any(|word| word.contains("status"));
+        let fails = ours
+            && failures
+                .fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
+                .is_ok();
+        fails.then(|| Err(PortError::new(ErrorKind::Transient, "the engine hiccups")))
+    });
+    place
+        .hook(&worker, life, &new_id(), &stop("done one"))
+        .await?;
+    place
+        .until("the push", || {
+            git(&place.remote(), &["show", "main:one.txt"]).ok()
+        })
+        .await?;
+    ensure!(left.load(SeqCst) == 0, "it did fail");
+    running.end(Ending::Stop).await
 }
