@@ -87,7 +87,7 @@ mod tests {
     fn fleet() -> Fleet {
         Fleet::new(
             &[AgentId::manager(), AgentId::worker(1)],
-            [SessionId::new("a"), SessionId::new("b")].into_iter(),
+            [SessionId::new("a"), SessionId::new("b")],
         )
     }
 
