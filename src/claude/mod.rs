@@ -14,6 +14,7 @@ pub mod screen;
 pub mod seed;
 pub mod settings;
 pub mod status_line;
+pub mod transcript;
 
 pub use answer::render;
 pub use launch::{Conversation, Launch};

@@ -78,7 +78,7 @@ pub async fn run_supervisor(
             "watch an agent: orchestrator attach worker-1   (or: tmux -L {socket} attach)"
         ));
     }
-    let ended = daemon::run(config, pool, options)
+    let ended = Box::pin(daemon::run(config, pool, options))
         .await
         .map_err(daemon_error)?;
     output::say(&match ended.ending {

@@ -65,6 +65,11 @@ impl Doors {
         }
     }
 
+    /// Cancelled when the supervisor ends.
+    pub(super) fn end(&self) -> &CancellationToken {
+        &self.end
+    }
+
     /// Reads what an agent spooled while nobody listened, then listens. Idempotent.
     ///
     /// Called from one agent's own queue only, so one agent's spool never holds up another's door.
@@ -96,6 +101,10 @@ impl Doors {
         });
         self.open.lock().await.insert(agent.clone(), stop);
         Ok(())
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.end.is_cancelled()
     }
 
     /// True when everything ends before `delay` is over.

@@ -15,15 +15,17 @@ use super::handle::Input;
 use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
+use super::record;
+use super::usage::UsageBook;
 use crate::claude::prompt;
 use crate::control::{ControlError, StatusReport};
-use crate::model::view::{FleetView, UsageView};
+use crate::model::view::FleetView;
 use crate::model::{
     AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
 };
 use crate::ports::PortResult;
 use crate::store::sqlite::{Changes, FleetState, JournalEntry};
-use crate::supervisor::{Action, Event, Fleet, HookInput, Supervisor};
+use crate::supervisor::{Action, Event, HookInput, Supervisor};
 
 /// Never sleeps less than this for a deadline, so that a deadline in the past cannot spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -42,7 +44,7 @@ pub(super) struct Driver {
     /// Hook callbacks whose caller waits.
     waiting: BTreeMap<CallbackId, oneshot::Sender<Result<HookAnswer, ControlError>>>,
     /// What status lines told; not persisted, it comes again within seconds.
-    usage: BTreeMap<AgentId, (UsageView, Option<String>)>,
+    usage: UsageBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
     inbox: VecDeque<Event>,
     publisher: watch::Sender<Arc<FleetView>>,
@@ -74,7 +76,7 @@ impl Driver {
             effects,
             logbook,
             waiting: BTreeMap::new(),
-            usage: BTreeMap::new(),
+            usage: UsageBook::default(),
             distances: BTreeMap::new(),
             inbox: VecDeque::new(),
             publisher,
@@ -83,7 +85,7 @@ impl Driver {
             stalled_until: None,
             lists_touched: false,
             expired_at: Instant::now(),
-            tend_at: Instant::now(),
+            tend_at: Instant::now() + TEND,
         }
     }
 
@@ -93,6 +95,8 @@ impl Driver {
         mut inputs: mpsc::Receiver<Input>,
         first: Vec<Event>,
     ) -> Ending {
+        // A claim that a crash left without a holder is open again before anybody is given work.
+        self.tend().await;
         let queue = self.queue.view();
         self.inbox.push_back(Event::QueueChanged(queue));
         self.drain_inbox().await;
@@ -186,6 +190,7 @@ impl Driver {
                 let view = self.queue.view();
                 self.inbox.push_back(Event::QueueChanged(view));
             }
+            Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
         }
     }
@@ -221,6 +226,7 @@ impl Driver {
                     _ => self.inbox.push_back(view),
                 }
             }
+            Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
         }
     }
@@ -279,7 +285,8 @@ impl Driver {
     ) -> PortResult<()> {
         let before = self.supervisor.clone();
         let actions = decision(&mut self.supervisor);
-        let changes = self.changes(before.fleet(), also, &actions);
+        let after = self.supervisor.fleet();
+        let changes = record::changes(self.now(), before.fleet(), after, also, &actions);
         if let Some(changes) = changes
             && let Err(error) = self.state.commit(changes).await
         {
@@ -291,38 +298,6 @@ impl Driver {
         }
         self.carry_out(actions).await;
         Ok(())
-    }
-
-    /// What differs from before; `None` when nothing does.
-    fn changes(&self, before: &Fleet, also: Changes, actions: &[Action]) -> Option<Changes> {
-        let after = self.supervisor.fleet();
-        let mut changes = Changes {
-            at: self.now(),
-            ..also
-        };
-        for (id, agent) in &after.agents {
-            if before.agents.get(id) != Some(agent) {
-                let row = serde_json::to_string(agent).ok()?;
-                changes.agents.push((id.clone(), row));
-            }
-        }
-        let whole = fleet_row(after);
-        if fleet_row(before) != whole {
-            changes.meta.push(("fleet".into(), whole));
-        }
-        for action in actions {
-            if let Action::Answer { callback, answer } = action
-                && let Ok(json) = serde_json::to_string(answer)
-            {
-                let agent = AgentId::new("");
-                changes.callbacks.push((callback.clone(), agent, json));
-            }
-        }
-        let empty = changes.agents.is_empty()
-            && changes.meta.is_empty()
-            && changes.journal.is_empty()
-            && changes.callbacks.is_empty();
-        (!empty).then_some(changes)
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) {
@@ -412,18 +387,22 @@ impl Driver {
                 supervisor.observe(now, Event::Hook(input))
             })
             .await;
-        match decided {
-            Err(error) => {
-                if let Some(sender) = self.waiting.remove(&callback) {
-                    let _gone = sender.send(Err(ControlError::NotStored(error.chain())));
-                }
+        if decided.is_ok() {
+            self.logbook.hook(now, &report);
+            if matches!(
+                report.fact,
+                HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
+            ) {
+                self.effects.count_tokens(&report.agent);
             }
-            Ok(()) => {
-                self.logbook.hook(now, &report);
-                if spooled && let Some(sender) = self.waiting.remove(&callback) {
-                    let _gone = sender.send(Ok(HookAnswer::LetGo));
-                }
-            }
+        }
+        let answer = match decided {
+            Err(error) => Err(ControlError::NotStored(error.chain())),
+            Ok(()) if spooled => Ok(HookAnswer::LetGo),
+            Ok(()) => return,
+        };
+        if let Some(sender) = self.waiting.remove(&callback) {
+            let _gone = sender.send(answer);
         }
     }
 
@@ -536,8 +515,7 @@ impl Driver {
         if let Some(version) = &report.claude_version {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
-        self.usage
-            .insert(report.agent, (report.usage, report.model));
+        self.usage.told(report.agent, report.usage, report.model);
         let _gone = line.send(text);
     }
 
@@ -564,10 +542,7 @@ impl Driver {
         let lists = self.house.paths.agent(&AgentId::manager()).checkout();
         view.task_list_directory = lists.display().to_string();
         for agent in &mut view.agents {
-            if let Some((usage, model)) = self.usage.get(&agent.id) {
-                agent.usage = usage.clone();
-                agent.model.clone_from(model);
-            }
+            self.usage.fill(agent);
             if let Some((ahead, behind)) = self.distances.get(&agent.id) {
                 agent.ahead = Some(*ahead);
                 agent.behind = Some(*behind);
@@ -595,13 +570,4 @@ fn not_stored() -> Reply {
         reason: "the request could not be stored".into(),
         hint: Some("is the disk full? see `orchestrator logs supervisor`".into()),
     }
-}
-
-/// The fleet without its agents, which have rows of their own.
-fn fleet_row(fleet: &Fleet) -> String {
-    let bare = Fleet {
-        agents: BTreeMap::new(),
-        ..fleet.clone()
-    };
-    serde_json::to_string(&bare).unwrap_or_default()
 }

@@ -38,6 +38,11 @@ pub(super) enum Input {
     ListsTouched,
     /// The queue was changed by somebody else (another front door, an expired lease).
     QueueMoved,
+    /// What an agent's transcripts say it has used.
+    Tokens {
+        agent: crate::model::AgentId,
+        tokens: crate::claude::transcript::Tokens,
+    },
     /// Commits ahead of and behind the branch, per agent.
     Distances(Vec<(crate::model::AgentId, u32, u32)>),
 }

@@ -15,8 +15,10 @@ mod lists;
 mod logbook;
 mod paths;
 mod queue_actions;
+mod record;
 mod signals;
 mod start;
+mod usage;
 mod watch;
 
 pub use clock::{SystemClock, SystemEntropy};

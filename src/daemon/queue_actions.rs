@@ -79,7 +79,7 @@ impl QueueActions {
                 result,
             } => {
                 let done = self.queue.complete(&task, fence, &result, now).await;
-                self.finished(kept, agent, task, done.map(drop))
+                Some(self.finished(kept, agent, task, done.map(drop)))
             }
             Action::Release {
                 agent,
@@ -94,7 +94,7 @@ impl QueueActions {
                     Retry::Never
                 };
                 let failed = self.queue.fail(&task, fence, &reason, retry, now).await;
-                self.finished(kept, agent, task, failed.map(drop))
+                Some(self.finished(kept, agent, task, failed.map(drop)))
             }
             Action::CreateTask(task) => self.create(now, kept, task).await,
             other => {
@@ -210,20 +210,20 @@ impl QueueActions {
         agent: AgentId,
         task: TaskId,
         result: Result<(), TaskError>,
-    ) -> Option<Event> {
+    ) -> Event {
         match result {
-            Ok(()) => Some(Event::TaskFinished { agent, task }),
+            Ok(()) => Event::TaskFinished { agent, task },
             Err(error) if error.kind() != ErrorKind::Transient => {
                 tracing::warn!(%agent, %task, %error, "the end of a task was refused");
-                Some(Event::TaskFinished { agent, task })
+                Event::TaskFinished { agent, task }
             }
             Err(error) => {
                 self.again.push(action);
-                Some(Event::Noticed {
+                Event::Noticed {
                     agent: Some(agent),
                     text: format!("the end of {task} could not be stored yet: {error}"),
                     hint: Some(TRIED_AGAIN.to_owned()),
-                })
+                }
             }
         }
     }

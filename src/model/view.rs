@@ -77,11 +77,15 @@ pub struct TaskView {
     pub since: Timestamp,
 }
 
-/// From Claude Code's status line; all since the agent's conversation began.
+/// What the agent has used so far. Tokens are summed from its transcripts at the end of each turn,
+/// everything else is from Claude Code's status line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UsageView {
+    /// Everything sent, what was read from the cache included, by all its conversations.
     pub input_tokens: u64,
     pub output_tokens: u64,
+    /// Claude Code's own estimate, since the supervisor was started or, if longer, since the
+    /// agent's process was.
     pub cost_usd: f64,
     /// Per cent of the context window.
     pub context_used_percent: Option<f64>,

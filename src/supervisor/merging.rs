@@ -28,6 +28,15 @@ fn remote() -> AgentId {
 
 impl Supervisor {
     pub(super) fn on_imported(&mut self, now: Timestamp, id: &AgentId, outcome: ImportOutcome) {
+        let next = self.fleet.agents.get_mut(id);
+        let next = next.and_then(|agent| agent.import_next.take());
+        self.take_imported(now, id, outcome, next.is_some());
+        if let Some(title) = next {
+            self.import(id, Some(&title));
+        }
+    }
+
+    fn take_imported(&mut self, now: Timestamp, id: &AgentId, outcome: ImportOutcome, more: bool) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -58,7 +67,9 @@ impl Supervisor {
             }
         }
         // Nothing of the manager's is on its way to the branch: what it was asked is judged now.
-        self.judge_conflicts(id);
+        if !more {
+            self.judge_conflicts(id);
+        }
     }
 
     /// Work that ended with an unclean tree is not all there. Asked once per unclean end in a row.
@@ -133,7 +144,11 @@ impl Supervisor {
         if merging.current.is_none() && !merging.waiting.is_empty() {
             let next = merging.waiting.remove(0);
             merging.current = Some(next.clone());
-            let message = format!("Merge {}: {}", next.agent, next.title);
+            let message = if next.title.is_empty() {
+                format!("Merge {}", next.agent)
+            } else {
+                format!("Merge {}: {}", next.agent, next.title)
+            };
             self.act(Action::Merge {
                 agent: next.agent,
                 commit: next.commit,

@@ -78,6 +78,9 @@ pub struct AgentState {
     /// An import is on its way.
     #[serde(default)]
     pub importing: bool,
+    /// A later turn ended meanwhile: its title. Its commits are taken next.
+    #[serde(default)]
+    pub import_next: Option<String>,
     /// An import or a merge failed: its commits are taken again then, when it is idle.
     #[serde(default)]
     pub import_at: Option<Timestamp>,
@@ -110,6 +113,9 @@ pub struct Held {
     /// It had it in an earlier life, and may go on with it by itself.
     #[serde(default)]
     pub interrupted: bool,
+    /// Times the work on it ended in a crash or in an error that is not the provider's.
+    #[serde(default)]
+    pub failures: u32,
 }
 
 /// An end of a claim that must reach the queue, whatever happens in between.
@@ -437,6 +443,7 @@ impl AgentState {
             head: None,
             imported: None,
             importing: false,
+            import_next: None,
             import_at: None,
             last_title: String::new(),
             asked_to_commit: false,

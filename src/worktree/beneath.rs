@@ -13,19 +13,31 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 /// Errors: `InvalidInput` (a path that could leave `root`, not a regular file), `FileTooLarge`
 /// (more than `max_bytes`), and what the system says, for example `NotFound` or a loop for a link.
 pub fn read_beneath(root: &Path, relative: &Path, max_bytes: usize) -> io::Result<Vec<u8>> {
+    read_regular(open(root, relative)?, max_bytes)
+}
+
+/// Opens the regular file `relative` below `root` for reading, under the same rules.
+pub fn open_beneath(root: &Path, relative: &Path) -> io::Result<File> {
+    let file = File::from(open(root, relative)?);
+    if !file.metadata()?.is_file() {
+        return Err(invalid("not a regular file"));
+    }
+    Ok(file)
+}
+
+fn open(root: &Path, relative: &Path) -> io::Result<OwnedFd> {
     let names = plain_names(relative)?;
     let root: OwnedFd = File::open(root)?.into();
     // NONBLOCK: opening a pipe an agent left there must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let opened = match openat2(&root, relative, flags, Mode::empty(), resolve) {
+    match openat2(&root, relative, flags, Mode::empty(), resolve) {
         // Before Linux 5.6, or forbidden by a seccomp profile that does not know it.
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
             by_component(root, &names, flags)
         }
         other => other.map_err(io::Error::from),
-    }?;
-    read_regular(opened, max_bytes)
+    }
 }
 
 fn plain_names(relative: &Path) -> io::Result<Vec<&std::ffi::OsStr>> {

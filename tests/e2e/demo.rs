@@ -12,7 +12,11 @@ fn the_demo_shows_everything_and_leaves_nothing() {
     let temporary = stage.root().join("tmp");
     std::fs::create_dir(&temporary).unwrap();
     let mut command = stage.command(&["demo", "--json"]);
-    let ran = Ran::of(command.env("TMPDIR", &temporary).env_remove("ORCHESTRATOR_CONFIG"));
+    let ran = Ran::of(
+        command
+            .env("TMPDIR", &temporary)
+            .env_remove("ORCHESTRATOR_CONFIG"),
+    );
     let project = project_of(&ran);
     let report: Value = ran.json();
     assert_eq!(report["ok"], true, "{report:#}");
@@ -24,10 +28,24 @@ fn the_demo_shows_everything_and_leaves_nothing() {
     let agents = report["agents"].as_array().unwrap();
     assert_eq!(agents.len(), 4);
     assert_eq!(left_in(&temporary), Vec::<String>::new());
-    assert_eq!(left_in(&stage.root().join("run/orchestrator/running")), Vec::<String>::new());
+    assert_eq!(
+        left_in(&stage.root().join("run/orchestrator/running")),
+        Vec::<String>::new()
+    );
     let label = format!("label=dev.orchestrator.project={project}");
     assert_eq!(stage.docker(&["ps", "-aq", "--filter", &label]).ok(), "");
-    assert_eq!(stage.docker(&["network", "ls", "-q", "--filter", &format!("name={project}")]).ok(), "");
+    assert_eq!(
+        stage
+            .docker(&[
+                "network",
+                "ls",
+                "-q",
+                "--filter",
+                &format!("name={project}")
+            ])
+            .ok(),
+        ""
+    );
     let socket = format!("orchestrator-{project}");
     let mut tmux = std::process::Command::new("tmux");
     tmux.args(["-L", &socket, "list-sessions"]);
@@ -45,5 +63,7 @@ fn project_of(ran: &Ran) -> String {
 
 fn left_in(directory: &Path) -> Vec<String> {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    files.map(|file| file.path().display().to_string()).collect()
+    files
+        .map(|file| file.path().display().to_string())
+        .collect()
 }

@@ -23,7 +23,10 @@ fn a_fleet_comes_up_straight_at_work_and_shows_all_it_does() {
         assert_eq!(agent.state, "idle", "{agent:?}");
         assert_eq!(agent.incarnation.0, 1, "{agent:?}");
         assert_eq!(agent.branch, agent.id.as_str());
-        assert!(agent.session.is_some() && agent.container.is_some(), "{agent:?}");
+        assert!(
+            agent.session.is_some() && agent.container.is_some(),
+            "{agent:?}"
+        );
         assert_eq!(agent.credential.as_ref().unwrap().as_str(), "first");
         assert!(agent.since.0 > 0 && !agent.reason.is_empty(), "{agent:?}");
         assert_eq!(agent.restarts, 0);
@@ -58,19 +61,33 @@ fn shows_it_to_people(stage: &Stage) {
         assert!(origin.contains(word), "{origin}");
     }
     let log = stage.run(&["logs", "worker-1"]).ok();
-    assert!(log.contains("write the first thing") || log.contains("Stop"), "{log}");
+    assert!(
+        log.contains("write the first thing") || log.contains("Stop"),
+        "{log}"
+    );
     let supervisor = stage.run(&["logs", "supervisor"]).ok();
     for line in supervisor.lines() {
         let _: Value = serde_json::from_str(line).unwrap();
     }
     assert!(!supervisor.contains(SECRET) && !log.contains(SECRET));
-    stage.run(&["attach", "worker-9"]).ended(orchestrator::cli::Exit::NotFound).says(&["worker-2"]);
+    stage
+        .run(&["attach", "worker-9"])
+        .ended(orchestrator::cli::Exit::NotFound)
+        .says(&["worker-2"]);
     for name in ["manager", "worker-1", "worker-2"] {
         let target = format!("={name}:");
         eventually(&format!("the pane of {name} shows its prompt"), || {
             let pane = stage.tmux(&["capture-pane", "-p", "-t", &target]).stdout;
-            let dialogs = ["Do you trust", "Choose the text style", "Do you want to use", "Yes, I accept"];
-            assert!(!dialogs.iter().any(|dialog| pane.contains(dialog)), "{pane}");
+            let dialogs = [
+                "Do you trust",
+                "Choose the text style",
+                "Do you want to use",
+                "Yes, I accept",
+            ];
+            assert!(
+                !dialogs.iter().any(|dialog| pane.contains(dialog)),
+                "{pane}"
+            );
             (pane.contains('❯') && pane.contains("bypass permissions")).then_some(())
         });
     }
@@ -80,7 +97,10 @@ fn the_instances_are_as_promised(stage: &Stage) {
     for agent in stage.view().agents {
         let container = agent.container.unwrap();
         let inspected = stage.docker(&["inspect", &container]).ok();
-        assert!(!inspected.contains(SECRET), "a secret is in `docker inspect` of {container}");
+        assert!(
+            !inspected.contains(SECRET),
+            "a secret is in `docker inspect` of {container}"
+        );
         let ran: Ran = stage.docker(&["exec", &container, "cat", "/proc/1/environ"]);
         let outside: Value = serde_json::from_str(&inspected).unwrap();
         let environment = outside[0]["Config"]["Env"].as_array().unwrap();
@@ -92,9 +112,15 @@ fn the_instances_are_as_promised(stage: &Stage) {
             assert!(has(&format!("WORKER_ID={number}")), "{environment:?}");
         }
         let names = |name: &str| {
-            environment.iter().any(|pair| pair.as_str().is_some_and(|pair| pair.starts_with(name)))
+            environment
+                .iter()
+                .any(|pair| pair.as_str().is_some_and(|pair| pair.starts_with(name)))
         };
-        for name in ["ORCHESTRATOR_ROLE=", "ORCHESTRATOR_BRANCH=", "ORCHESTRATOR_CALLBACK"] {
+        for name in [
+            "ORCHESTRATOR_ROLE=",
+            "ORCHESTRATOR_BRANCH=",
+            "ORCHESTRATOR_CALLBACK",
+        ] {
             assert!(names(name), "{name} is not in {environment:?}");
         }
     }

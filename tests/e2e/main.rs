@@ -9,3 +9,4 @@ mod support;
 mod demo;
 mod endings;
 mod fleet;
+mod lists;

@@ -40,10 +40,15 @@ impl Stage {
     fn left_behind(&self) -> Vec<String> {
         let project = &self.project;
         let mut left = Vec::new();
-        left.extend(containers(project).into_iter().map(|id| format!("container {id}")));
+        left.extend(
+            containers(project)
+                .into_iter()
+                .map(|id| format!("container {id}")),
+        );
         let own = format!("{project}-model");
         let name = |id: &String| {
-            Ran::of(Command::new("docker").args(["network", "inspect", "-f", "{{.Name}}", id])).stdout
+            Ran::of(Command::new("docker").args(["network", "inspect", "-f", "{{.Name}}", id]))
+                .stdout
         };
         left.extend(
             networks(project)
@@ -57,7 +62,10 @@ impl Stage {
         }
         left.extend(self.processes().into_iter().map(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            format!("process {pid}: {}", String::from_utf8_lossy(&line).replace('\0', " "))
+            format!(
+                "process {pid}: {}",
+                String::from_utf8_lossy(&line).replace('\0', " ")
+            )
         }));
         left
     }
@@ -80,7 +88,12 @@ impl Stage {
     pub fn show_what_happened(&self) {
         let view = self.run(&["status", "--json"]);
         eprintln!("--- status: {view}");
-        for log in ["supervisor.log", "start.log", "agents/worker-1.log", "agents/manager.log"] {
+        for log in [
+            "supervisor.log",
+            "start.log",
+            "agents/worker-1.log",
+            "agents/manager.log",
+        ] {
             let text = std::fs::read_to_string(self.state().join("log").join(log));
             let Ok(text) = text else { continue };
             let lines: Vec<&str> = text.lines().collect();
@@ -101,11 +114,19 @@ impl Stage {
         let _ = self.tmux(&["kill-server"]);
         let containers = containers(&self.project);
         if !containers.is_empty() {
-            let _ = Ran::of(Command::new("docker").args(["rm", "-f", "-v"]).args(containers));
+            let _ = Ran::of(
+                Command::new("docker")
+                    .args(["rm", "-f", "-v"])
+                    .args(containers),
+            );
         }
         let networks = networks(&self.project);
         if !networks.is_empty() {
-            let _ = Ran::of(Command::new("docker").args(["network", "rm"]).args(networks));
+            let _ = Ran::of(
+                Command::new("docker")
+                    .args(["network", "rm"])
+                    .args(networks),
+            );
         }
     }
 }

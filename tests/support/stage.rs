@@ -68,7 +68,10 @@ impl Drop for Stage {
 impl Stage {
     pub fn set(setup: Setup) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let root = tempfile::Builder::new().prefix("orc-e2e-").tempdir().unwrap();
+        let root = tempfile::Builder::new()
+            .prefix("orc-e2e-")
+            .tempdir()
+            .unwrap();
         let name = root.path().file_name().unwrap().to_str().unwrap();
         let project = format!("e2e-{}", name.trim_start_matches("orc-e2e-").to_lowercase());
         let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -148,10 +151,13 @@ impl Stage {
         }
         let path = self.config().join("orchestrator.json");
         std::fs::write(path, format!("{config:#}\n")).unwrap();
-        self.write_credential("first", &json!({"env": {
-            "ANTHROPIC_BASE_URL": format!("http://{model}"),
-            "ANTHROPIC_API_KEY": format!("{SECRET}-first"),
-        }}));
+        self.write_credential(
+            "first",
+            &json!({"env": {
+                "ANTHROPIC_BASE_URL": format!("http://{model}"),
+                "ANTHROPIC_API_KEY": format!("{SECRET}-first"),
+            }}),
+        );
     }
 
     pub fn write_credential(&self, name: &str, value: &Value) {
@@ -162,7 +168,14 @@ impl Stage {
 
     fn make_remote(&self, files: &[(&str, Vec<u8>)]) {
         let remote = self.remote();
-        let bare = ["init", "-q", "--bare", "-b", "main", remote.to_str().unwrap()];
+        let bare = [
+            "init",
+            "-q",
+            "--bare",
+            "-b",
+            "main",
+            remote.to_str().unwrap(),
+        ];
         self.git(self.root(), &bare).ok();
         let seed = self.root().join("seed");
         std::fs::create_dir(&seed).unwrap();
@@ -173,14 +186,16 @@ impl Stage {
             std::fs::write(seed.join(name), bytes).unwrap();
         }
         self.commit_all(&seed, "First");
-        self.git(&seed, &["push", "-q", remote.to_str().unwrap(), "main"]).ok();
+        self.git(&seed, &["push", "-q", remote.to_str().unwrap(), "main"])
+            .ok();
     }
 
     /// A clone of the remote, as another person has it.
     pub fn clone_of_remote(&self, name: &str) -> PathBuf {
         let path = self.root().join(name);
         let (from, to) = (self.remote(), path.to_str().unwrap());
-        self.git(self.root(), &["clone", "-q", from.to_str().unwrap(), to]).ok();
+        self.git(self.root(), &["clone", "-q", from.to_str().unwrap(), to])
+            .ok();
         path
     }
 
@@ -296,15 +311,19 @@ impl Stage {
     /// Until so many tasks are done, all merged and pushed, and everybody rests.
     #[track_caller]
     pub fn until_done(&self, tasks: u32) -> FleetView {
-        self.until(&format!("{tasks} tasks are done and at the remote"), |view| {
-            view.tasks.done >= tasks
-                && view.tasks.available + view.tasks.claimed == 0
-                && view.merges.waiting == 0
-                && view.pushed
-                && view.agents.iter().all(|agent| {
-                    agent.state == "idle" && agent.ahead.unwrap_or(0) == 0
-                })
-        })
+        self.until(
+            &format!("{tasks} tasks are done and at the remote"),
+            |view| {
+                view.tasks.done >= tasks
+                    && view.tasks.available + view.tasks.claimed == 0
+                    && view.merges.waiting == 0
+                    && view.pushed
+                    && view
+                        .agents
+                        .iter()
+                        .all(|agent| agent.state == "idle" && agent.ahead.unwrap_or(0) == 0)
+            },
+        )
     }
 
     /// The agent is in the middle of a turn, at this gate.
@@ -333,7 +352,10 @@ impl Stage {
             record.step == 0
                 && record.attempt == 0
                 && record.kind == RequestKind::Turn
-                && record.instruction.as_deref().is_some_and(|i| i.contains(text))
+                && record
+                    .instruction
+                    .as_deref()
+                    .is_some_and(|i| i.contains(text))
         };
         self.model().requests().into_iter().filter(about).collect()
     }
@@ -353,7 +375,9 @@ impl Stage {
 
     /// The process id of the supervisor.
     pub fn pid(&self) -> String {
-        let entry = self.root().join(format!("run/orchestrator/running/{}.json", self.project));
+        let entry = self
+            .root()
+            .join(format!("run/orchestrator/running/{}.json", self.project));
         let entry: Value = serde_json::from_slice(&std::fs::read(entry).unwrap()).unwrap();
         entry["pid"].to_string()
     }
@@ -368,7 +392,9 @@ impl Stage {
             let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
                 return Some(());
             };
-            let zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+            let zombie = stat
+                .rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('Z'));
             let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
             let threads = threads.map_or(0, Iterator::count);
             (zombie && threads <= 1).then_some(())
@@ -379,5 +405,8 @@ impl Stage {
 /// The agent of this name.
 #[track_caller]
 pub fn agent<'a>(view: &'a FleetView, name: &str) -> &'a AgentView {
-    view.agents.iter().find(|agent| agent.id.as_str() == name).unwrap()
+    view.agents
+        .iter()
+        .find(|agent| agent.id.as_str() == name)
+        .unwrap()
 }

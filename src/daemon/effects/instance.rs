@@ -12,16 +12,27 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::claude::launch::WORKSPACE;
 use crate::claude::seed::Seed;
 use crate::claude::settings::{MANAGED_FILE, ManagedSettings, managed_settings};
+use crate::claude::transcript;
 use crate::daemon::house::House;
-use crate::model::{AgentId, CredentialId};
+use crate::model::{AgentId, CredentialId, SessionId};
 use crate::ports::{ErrorKind, PortError, PortResult};
-use crate::worktree::read_beneath;
+use crate::worktree::{open_beneath, read_beneath};
 
 /// Where an instance finds its login file; `.credentials.json` in its home is a link to it.
 pub(super) const CREDENTIALS_INSIDE: &str = "/run/orchestrator/credentials";
 const SEED_LIMIT: usize = 32 * 1024 * 1024;
+
+/// Whether this conversation has begun on disk: `--resume` needs its transcript, and `--session-id`
+/// refuses an id that has one (both seen with 2.1.197). A session without a prompt has none yet.
+pub(super) fn has_transcript(house: &House, agent: &AgentId, session: &SessionId) -> bool {
+    let home = house.paths.agent(agent).home();
+    let name = format!("{session}.jsonl");
+    let directory = Path::new(".claude/projects").join(transcript::slug(WORKSPACE));
+    open_beneath(&home, &directory.join(name)).is_ok()
+}
 
 /// Idempotent; run before every launch.
 pub(in crate::daemon) fn prepare(

@@ -83,7 +83,11 @@ impl Shared {
             )
         })?;
         self.clear_earlier_lives(agent, incarnation).await?;
-        let spec = container_spec(&self.house, agent, incarnation, session, resume);
+        let there = super::instance::has_transcript(&self.house, agent, session);
+        if there != resume {
+            tracing::info!(%agent, %session, there, "the conversation is taken up by its transcript");
+        }
+        let spec = container_spec(&self.house, agent, incarnation, session, there);
         if let Err(error) = self.compose.put(&self.house, &spec) {
             tracing::warn!(%agent, %error, "the Compose file was not written");
         }
@@ -105,7 +109,7 @@ impl Shared {
             base: super::super::blocking(&self.house.git, GitStore::branch_head).await?,
             owner: self.house.owner,
             identity: Identity {
-                name: format!("{} ({agent})", self.house.config.git.name),
+                name: self.house.config.git.name.clone(),
                 email: self.house.config.git.email.clone(),
             },
         };

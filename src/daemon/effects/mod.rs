@@ -1,7 +1,7 @@
 //! DOES: an action becomes calls on the ports, and its result an event.
 //!
-//! Actions of one agent run in order, different agents side by side; merges, pushes and fetches
-//! have one queue. A stop and a look at the screen wait for nobody.
+//! Actions of one agent run in order, different agents side by side; merges have one queue, pushes
+//! and fetches another, so that a remote that hangs holds up no merge. A stop and a look at the screen wait for nobody.
 
 mod compose;
 mod deliver;
@@ -18,9 +18,10 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::doors::Doors;
-use super::handle::DriverHandle;
+use super::handle::{DriverHandle, Input};
 use super::house::House;
 use super::lists::TaskLists;
+use super::usage::TokenCounts;
 use crate::model::{AgentId, CredentialId, Incarnation};
 use crate::ports::{ObservedContainer, PortResult};
 use crate::supervisor::{Action, Event, Inventory, SeenContainer};
@@ -38,6 +39,7 @@ pub(super) struct Effects {
     shared: Arc<Shared>,
     lanes: BTreeMap<AgentId, mpsc::Sender<Job>>,
     git: mpsc::Sender<Job>,
+    remote: mpsc::Sender<Job>,
     tracker: TaskTracker,
 }
 
@@ -47,7 +49,10 @@ pub(super) struct Shared {
     pub(super) doors: Doors,
     pub(super) lists: TaskLists,
     turns: Turns,
+    /// Held from a move of the branch until the driver is told, so that it hears of moves in order.
+    branch: tokio::sync::Mutex<()>,
     compose: compose::ComposeFile,
+    tokens: Arc<TokenCounts>,
 }
 
 /// Start and stop of one agent exclude each other, and a stop is remembered: a launch of that life
@@ -83,20 +88,38 @@ impl Effects {
             doors,
             lists,
             turns: Turns::default(),
+            branch: tokio::sync::Mutex::default(),
             compose: compose::ComposeFile::default(),
+            tokens: Arc::default(),
         });
         let git = lane(&shared, &tracker);
+        let remote = lane(&shared, &tracker);
         Self {
             shared,
             lanes: BTreeMap::new(),
             git,
+            remote,
             tracker,
         }
     }
 
+    /// Reads an agent's transcripts on, beside everything else.
+    pub(super) fn count_tokens(&self, agent: &AgentId) {
+        let (shared, agent) = (self.shared.clone(), agent.clone());
+        self.tracker.spawn(async move {
+            let home = shared.house.paths.agent(&agent).home();
+            let (counts, id) = (shared.tokens.clone(), agent.clone());
+            let counted = tokio::task::spawn_blocking(move || counts.update(&id, &home)).await;
+            if let Ok(tokens) = counted {
+                shared.driver.put(Input::Tokens { agent, tokens }).await;
+            }
+        });
+    }
+
     pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
         let lane = match &action {
-            Action::Merge { .. } | Action::Push { .. } | Action::FetchRemote => self.git.clone(),
+            Action::Merge { .. } => self.git.clone(),
+            Action::Push { .. } | Action::FetchRemote => self.remote.clone(),
             Action::Launch { agent, .. }
             | Action::Adopt { agent, .. }
             | Action::EnsurePane { agent }
@@ -129,6 +152,10 @@ fn lane(shared: &Arc<Shared>, tracker: &TaskTracker) -> mpsc::Sender<Job> {
     let shared = shared.clone();
     tracker.spawn(async move {
         while let Some(job) = jobs.recv().await {
+            // Nobody would hear of it; the next start derives it again.
+            if shared.doors.ended() {
+                return;
+            }
             shared.carry_out(job).await;
         }
     });
@@ -155,7 +182,9 @@ impl Shared {
                 incarnation,
                 after,
             } => {
-                tokio::time::sleep(after).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
                 self.check_screen(agent, incarnation).await;
             }
             Action::StopContainer {
@@ -166,7 +195,9 @@ impl Shared {
                 self.stop(agent, incarnation, grace).await;
             }
             Action::TakeInventory { after } => {
-                tokio::time::sleep(after).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
                 let inventory = self.inventory().await;
                 self.driver.tell(Event::InventoryTaken(inventory)).await;
             }
@@ -191,7 +222,9 @@ impl Shared {
                 message,
             } => self.merge(agent, commit, message).await,
             Action::Push { after } => {
-                tokio::time::sleep(after).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
                 self.push().await;
             }
             Action::FetchRemote => self.fetch().await,
@@ -208,6 +241,9 @@ impl Shared {
     }
 
     async fn ensure_pane(&self, agent: &AgentId) {
+        if self.doors.end().is_cancelled() {
+            return;
+        }
         let command = self.house.view_of(agent);
         if let Err(error) = self.house.panes.ensure(agent, &command).await {
             let text = format!("its pane could not be opened: {}", error.chain());
@@ -261,7 +297,9 @@ impl Shared {
                 .await;
             drop(stopped);
             // Unknown is not gone: what is true comes from a fresh inventory.
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            if self.doors.wait_or_end(Duration::from_secs(2)).await {
+                return;
+            }
             let inventory = self.inventory().await;
             self.driver.tell(Event::InventoryTaken(inventory)).await;
             return;

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tmux_interface::{
-    CapturePane, CopyMode, KillServer, KillSession, ListSessions, SendKeys, TmuxCommand, TmuxCommands,
+    CapturePane, CopyMode, KillServer, KillSession, ListSessions, SendKeys, TmuxCommand,
+    TmuxCommands,
 };
 use tokio::sync::OnceCell;
 
@@ -248,7 +249,11 @@ impl TmuxPanes {
     /// lost with it.
     async fn until_gone(&self) -> PortResult<()> {
         for _ in 0..LOOKS_FOR_THE_END {
-            match self.client.run(one(ListSessions::new().build()), None).await {
+            match self
+                .client
+                .run(one(ListSessions::new().build()), None)
+                .await
+            {
                 Err(TmuxError::NoServer) => return Ok(()),
                 Ok(_) | Err(_) => tokio::time::sleep(LOOK_FOR_THE_END).await,
             }
