@@ -248,7 +248,7 @@ fn every_test_file_is_wired_in() {
         let name = relative(&path, &tests);
         let depth = name.matches('/').count();
         let is_target = depth == 0 || (depth == 1 && name.ends_with("/main.rs"));
-        if is_target || is_named_by_a_parent(&path) {
+        if is_target || is_named_by_a_parent(&path) || is_named_by_its_path(&path, &tests) {
             continue;
         }
         complaints.push(format!(
@@ -257,6 +257,25 @@ fn every_test_file_is_wired_in() {
         ));
     }
     complain(&complaints);
+}
+
+/// By `#[path = "..."]` in some test file, as what several targets share is.
+fn is_named_by_its_path(path: &Path, tests: &Path) -> bool {
+    let Ok(wanted) = path.canonicalize() else {
+        return false;
+    };
+    rust_files(tests).iter().any(|file| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let beside = file.parent().unwrap_or(tests);
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"))
+            .any(|named| {
+                beside
+                    .join(named)
+                    .canonicalize()
+                    .is_ok_and(|found| found == wanted)
+            })
+    })
 }
 
 fn is_named_by_a_parent(path: &Path) -> bool {

@@ -1,16 +1,20 @@
 //! The demo's script on the real Claude Code, before any container is involved: it plans, builds,
 //! tests, commits and resolves a conflict with its own tools, against the scripted model.
 //!
-//! Needs npm, git, make and python3. Claude Code is installed below `target/` on the first run.
+//! Needs git, make, python3, and Docker for the agent image, from which Claude Code is taken.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use orchestrator::model::CommitId;
+use anyhow::{Context as _, Result, ensure};
+use orchestrator::model::{AgentId, CommitId, Incarnation, ProjectId};
+use orchestrator::ports::{ContainerSpec, ExecSpec, Mount, Runtime as _};
+use orchestrator::runtime::docker::{DockerRuntime, image};
 use orchestrator::testing::sample::{self, FEATURES, WORKERS, demo_script, list_file};
 use orchestrator::testing::scripted_model::{
     Answer, Answered, ModelRequest, Scenario, Script, ScriptedModel,
@@ -40,7 +44,7 @@ struct Stage {
 impl Stage {
     async fn set(script: Arc<dyn Script>) -> Result<Arc<Self>> {
         static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
-        let binary = BINARY.get_or_try_init(install).await?.clone();
+        let binary = BINARY.get_or_try_init(take_out_of_the_image).await?.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let model = ScriptedModel::start(listener, script)?;
         let dir = tempfile::tempdir()?;
@@ -127,47 +131,66 @@ impl Script for Stalls {
     }
 }
 
-/// Claude Code, installed once below `target/`. A finished installation appears by rename, so a run
-/// that is cut off leaves nothing half done.
-async fn install() -> Result<PathBuf> {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "x64",
-        "aarch64" => "arm64",
-        other => bail!("there is no Claude Code for {other}"),
-    };
-    let package = format!("@anthropic-ai/claude-code-linux-{arch}");
+/// Claude Code out of the agent image, kept below `target/`: the host needs no npm. A finished copy
+/// appears by rename, so a run that is cut off leaves nothing half done.
+async fn take_out_of_the_image() -> Result<PathBuf> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let ready = cache.join(format!("claude-code-{VERSION}"));
-    let inside = Path::new("node_modules").join(&package).join("claude");
-    if ready.join(&inside).is_file() {
-        return Ok(ready.join(inside));
+    if ready.is_file() {
+        return Ok(ready);
     }
+    let docker = DockerRuntime::connect(std::env::var("DOCKER_HOST").ok().as_deref()).await?;
+    let image = image::bundled_image(VERSION, 1000);
+    docker
+        .ensure_image(&image, &|line| println!("{line}"))
+        .await?;
     let fresh = tempfile::tempdir_in(cache)?;
-    let mut npm = Command::new("npm");
-    npm.args([
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--prefix",
-    ])
-    .arg(fresh.path())
-    .arg(format!("{package}@{VERSION}"));
-    let output = run(npm, "npm").await?;
+    // The container's user is not this one.
+    std::fs::set_permissions(fresh.path(), std::fs::Permissions::from_mode(0o777))?;
+    let project = ProjectId::new(format!("binary-{}", std::process::id()));
+    let network = docker.ensure_network(&project).await?;
+    let spec = ContainerSpec {
+        project: project.clone(),
+        agent: AgentId::worker(1),
+        incarnation: Incarnation(1),
+        image: image.tag,
+        command: Vec::new(),
+        environment: BTreeMap::new(),
+        mounts: vec![Mount {
+            host: fresh.path().to_owned(),
+            container: "/out".to_owned(),
+            read_only: false,
+        }],
+        working_directory: "/out".to_owned(),
+        uid: 1000,
+        gid: 1000,
+        network: network.name,
+        memory_bytes: None,
+        milli_cpus: None,
+        pids: 64,
+        tmp_bytes: 1 << 20,
+        state_directory: fresh.path().to_owned(),
+    };
+    let copy = ExecSpec {
+        command: ["cp", "/usr/local/bin/claude", "/out/claude"]
+            .map(str::to_owned)
+            .to_vec(),
+        working_directory: None,
+        environment: BTreeMap::new(),
+        stdin: Vec::new(),
+        max_output_bytes: 64 * 1024,
+        deadline: TURN_LIMIT,
+    };
+    let copied = docker.run_once(&spec, &copy).await;
+    docker.remove_network(&project).await?;
+    let copied = copied?;
     ensure!(
-        output.status.success() && fresh.path().join(&inside).is_file(),
-        "npm could not install {package}@{VERSION}, which this test needs: {}",
-        both(&output)
+        copied.exit_code == 0,
+        "copying Claude Code out of the image: {}",
+        String::from_utf8_lossy(&copied.stderr)
     );
-    if let Err(error) = std::fs::rename(fresh.keep(), &ready) {
-        // Another process may have been faster.
-        ensure!(
-            ready.join(&inside).is_file(),
-            "{}: {error}",
-            ready.display()
-        );
-    }
-    Ok(ready.join(inside))
+    std::fs::rename(fresh.path().join("claude"), &ready)?;
+    Ok(ready)
 }
 
 async fn run(mut command: Command, name: &str) -> Result<Output> {

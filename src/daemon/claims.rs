@@ -87,7 +87,7 @@ mod tests {
     fn fleet() -> Fleet {
         Fleet::new(
             &[AgentId::manager(), AgentId::worker(1)],
-            [SessionId::new("a"), SessionId::new("b")].into_iter(),
+            [SessionId::new("a"), SessionId::new("b")],
         )
     }
 
@@ -114,6 +114,7 @@ mod tests {
             attempts: 1,
             delivered: true,
             interrupted: false,
+            failures: 0,
         });
         assert!(tend(&claims, &fleet, Timestamp(1), LEASE).is_empty());
         let late = tend(&claims, &fleet, Timestamp(3_000_000), LEASE);

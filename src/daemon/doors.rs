@@ -103,6 +103,10 @@ impl Doors {
         Ok(())
     }
 
+    pub(super) fn ended(&self) -> bool {
+        self.end.is_cancelled()
+    }
+
     /// True when everything ends before `delay` is over.
     pub(super) async fn wait_or_end(&self, delay: std::time::Duration) -> bool {
         tokio::time::timeout(delay, self.end.cancelled())

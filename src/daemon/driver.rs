@@ -15,6 +15,7 @@ use super::handle::Input;
 use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
+use super::record;
 use super::usage::UsageBook;
 use crate::claude::prompt;
 use crate::control::{ControlError, StatusReport};
@@ -24,7 +25,7 @@ use crate::model::{
 };
 use crate::ports::PortResult;
 use crate::store::sqlite::{Changes, FleetState, JournalEntry};
-use crate::supervisor::{Action, Event, Fleet, HookInput, Supervisor};
+use crate::supervisor::{Action, Event, HookInput, Supervisor};
 
 /// Never sleeps less than this for a deadline, so that a deadline in the past cannot spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -84,7 +85,7 @@ impl Driver {
             stalled_until: None,
             lists_touched: false,
             expired_at: Instant::now(),
-            tend_at: Instant::now(),
+            tend_at: Instant::now() + TEND,
         }
     }
 
@@ -94,6 +95,8 @@ impl Driver {
         mut inputs: mpsc::Receiver<Input>,
         first: Vec<Event>,
     ) -> Ending {
+        // A claim that a crash left without a holder is open again before anybody is given work.
+        self.tend().await;
         let queue = self.queue.view();
         self.inbox.push_back(Event::QueueChanged(queue));
         self.drain_inbox().await;
@@ -282,7 +285,8 @@ impl Driver {
     ) -> PortResult<()> {
         let before = self.supervisor.clone();
         let actions = decision(&mut self.supervisor);
-        let changes = self.changes(before.fleet(), also, &actions);
+        let after = self.supervisor.fleet();
+        let changes = record::changes(self.now(), before.fleet(), after, also, &actions);
         if let Some(changes) = changes
             && let Err(error) = self.state.commit(changes).await
         {
@@ -294,38 +298,6 @@ impl Driver {
         }
         self.carry_out(actions).await;
         Ok(())
-    }
-
-    /// What differs from before; `None` when nothing does.
-    fn changes(&self, before: &Fleet, also: Changes, actions: &[Action]) -> Option<Changes> {
-        let after = self.supervisor.fleet();
-        let mut changes = Changes {
-            at: self.now(),
-            ..also
-        };
-        for (id, agent) in &after.agents {
-            if before.agents.get(id) != Some(agent) {
-                let row = serde_json::to_string(agent).ok()?;
-                changes.agents.push((id.clone(), row));
-            }
-        }
-        let whole = fleet_row(after);
-        if fleet_row(before) != whole {
-            changes.meta.push(("fleet".into(), whole));
-        }
-        for action in actions {
-            if let Action::Answer { callback, answer } = action
-                && let Ok(json) = serde_json::to_string(answer)
-            {
-                let agent = AgentId::new("");
-                changes.callbacks.push((callback.clone(), agent, json));
-            }
-        }
-        let empty = changes.agents.is_empty()
-            && changes.meta.is_empty()
-            && changes.journal.is_empty()
-            && changes.callbacks.is_empty();
-        (!empty).then_some(changes)
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) {
@@ -415,21 +387,22 @@ impl Driver {
                 supervisor.observe(now, Event::Hook(input))
             })
             .await;
-        if let Err(error) = decided {
-            if let Some(sender) = self.waiting.remove(&callback) {
-                let _gone = sender.send(Err(ControlError::NotStored(error.chain())));
+        if decided.is_ok() {
+            self.logbook.hook(now, &report);
+            if matches!(
+                report.fact,
+                HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
+            ) {
+                self.effects.count_tokens(&report.agent);
             }
-            return;
         }
-        self.logbook.hook(now, &report);
-        if matches!(
-            report.fact,
-            HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
-        ) {
-            self.effects.count_tokens(&report.agent);
-        }
-        if spooled && let Some(sender) = self.waiting.remove(&callback) {
-            let _gone = sender.send(Ok(HookAnswer::LetGo));
+        let answer = match decided {
+            Err(error) => Err(ControlError::NotStored(error.chain())),
+            Ok(()) if spooled => Ok(HookAnswer::LetGo),
+            Ok(()) => return,
+        };
+        if let Some(sender) = self.waiting.remove(&callback) {
+            let _gone = sender.send(answer);
         }
     }
 
@@ -597,13 +570,4 @@ fn not_stored() -> Reply {
         reason: "the request could not be stored".into(),
         hint: Some("is the disk full? see `orchestrator logs supervisor`".into()),
     }
-}
-
-/// The fleet without its agents, which have rows of their own.
-fn fleet_row(fleet: &Fleet) -> String {
-    let bare = Fleet {
-        agents: BTreeMap::new(),
-        ..fleet.clone()
-    };
-    serde_json::to_string(&bare).unwrap_or_default()
 }

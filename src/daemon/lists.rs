@@ -101,9 +101,18 @@ impl TaskLists {
                 hint: "write tasks as `- [ ] what to do`".into(),
             });
         }
-        let applied = lists::apply(&self.queue, worker, source, &list, now)
-            .await
-            .map_err(as_port_error)?;
+        let applied = match lists::apply(&self.queue, worker, source, &list, now).await {
+            Ok(applied) => applied,
+            // One list that cannot be taken holds up no other.
+            Err(error) if error.kind() != ErrorKind::Transient => {
+                problems.push(ListProblem {
+                    text: format!("{file} ({}) was not taken: {error}", source.as_str()),
+                    hint: "its tasks stay as they were".into(),
+                });
+                return Ok(());
+            }
+            Err(error) => return Err(as_port_error(error)),
+        };
         for (task, reason) in applied.refused {
             problems.push(ListProblem {
                 text: format!(

@@ -15,6 +15,7 @@ mod lists;
 mod logbook;
 mod paths;
 mod queue_actions;
+mod record;
 mod signals;
 mod start;
 mod usage;

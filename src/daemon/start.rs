@@ -545,7 +545,6 @@ async fn settle_ticks(lists: TaskLists, driver: DriverHandle, end: CancellationT
 
 async fn close(house: &House, ending: Ending, tracker: &TaskTracker) {
     tracker.close();
-    // First: an effect that is under way could open tmux again.
     if tokio::time::timeout(DOORS_CLOSE, tracker.wait())
         .await
         .is_err()
@@ -556,6 +555,7 @@ async fn close(house: &House, ending: Ending, tracker: &TaskTracker) {
             tracker.len()
         );
     }
+    // Only now: what was under way may have opened a pane or a container again.
     if ending == Ending::Stop {
         if let Err(error) = house.panes.shut_down().await {
             tracing::warn!(error = error.chain(), "tmux was not shut down");
@@ -595,4 +595,24 @@ pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tokens_in_a_login_file_are_hidden_each_by_itself() {
+        let redactor = Redactor::new([]);
+        let file = r#"{"claudeAiOauth": {"accessToken": "sk-ant-oat01-0123456789", "scopes": []}}"#;
+        hide(&redactor, file);
+        let said = redactor.redact("it is sk-ant-oat01-0123456789, they say");
+        assert!(!said.contains("0123456789"), "{said}");
+        hide(&redactor, "echo a-helper-with-a-key");
+        assert!(
+            !redactor
+                .redact("ran echo a-helper-with-a-key")
+                .contains("helper")
+        );
+    }
 }

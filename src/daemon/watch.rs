@@ -117,8 +117,11 @@ impl ListWatch {
         let (touched, mut touches) = mpsc::channel::<()>(1);
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                let ours = event.is_ok_and(|event| {
-                    !event.kind.is_access() && event.paths.iter().any(|path| concerns_us(path))
+                // Where events were lost nobody knows whom they concerned.
+                let ours = event.map_or(true, |event| {
+                    event.need_rescan()
+                        || (!event.kind.is_access()
+                            && event.paths.iter().any(|path| concerns_us(path)))
                 });
                 if ours {
                     // Full: a touch is on its way already.

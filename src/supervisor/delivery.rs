@@ -20,6 +20,37 @@ impl Supervisor {
         (!held.delivered).then_some(held.text.as_str())
     }
 
+    /// The work on its task ended without a result. After the stated number of times the task has
+    /// failed, and the agent is free for other work; true then.
+    pub(super) fn held_failed(&mut self, now: Timestamp, id: &AgentId, cause: &str) -> bool {
+        let limit = self.policy.task_attempts;
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return false;
+        };
+        let Some(held) = agent.held.as_mut().filter(|held| held.delivered) else {
+            return false;
+        };
+        held.failures += 1;
+        if held.failures < limit {
+            return false;
+        }
+        let text = format!("failed {limit} times, the last: {cause}");
+        let finishing = Finishing {
+            task: held.task.clone(),
+            fence: held.fence,
+            text: text.clone(),
+            outcome: FinishAs::Failed,
+        };
+        let notice = format!("{} ({}) {text}", held.task, held.title);
+        agent.held = None;
+        let action = finish_action(id, &finishing);
+        agent.finishing.push(finishing);
+        self.act(action);
+        let hint = "other work goes on; change the words of its line to try again";
+        self.notice(now, Some(id), &notice, Some(hint.into()));
+        true
+    }
+
     /// Gives every idle agent its next task.
     pub(super) fn dispatch(&mut self, now: Timestamp) {
         if self.fleet.ending().is_some() {
@@ -116,6 +147,7 @@ impl Supervisor {
             attempts: task.attempts,
             delivered: false,
             interrupted: false,
+            failures: 0,
             task: task.id,
         });
         match purpose {

@@ -381,9 +381,15 @@ impl Supervisor {
         };
         let until = now + super::with_jitter(delay, f64::from(jitter) / 1000.0);
         let text = format!("its turn failed ({error}): {message}");
+        let the_tasks_own = matches!(error, "invalid_request" | "max_output_tokens");
+        let over = the_tasks_own && self.held_failed(now, id, &text);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        if over {
+            agent.enter(now, Phase::Idle, "its task failed");
+            return;
+        }
         agent.enter(now, Phase::Limited { until }, text.clone());
         let credential = agent.credential.clone();
         if delay != AFTER_SERVER_ERROR {

@@ -219,6 +219,7 @@ impl Supervisor {
     /// Backoff with jitter, or the end of it.
     fn crashed(&mut self, now: Timestamp, id: &AgentId, cause: &str, jitter: f64) {
         let policy = self.policy.clone();
+        self.held_failed(now, id, cause);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };

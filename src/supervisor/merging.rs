@@ -144,7 +144,11 @@ impl Supervisor {
         if merging.current.is_none() && !merging.waiting.is_empty() {
             let next = merging.waiting.remove(0);
             merging.current = Some(next.clone());
-            let message = format!("Merge {}: {}", next.agent, next.title);
+            let message = if next.title.is_empty() {
+                format!("Merge {}", next.agent)
+            } else {
+                format!("Merge {}: {}", next.agent, next.title)
+            };
             self.act(Action::Merge {
                 agent: next.agent,
                 commit: next.commit,

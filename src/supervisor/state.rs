@@ -113,6 +113,9 @@ pub struct Held {
     /// It had it in an earlier life, and may go on with it by itself.
     #[serde(default)]
     pub interrupted: bool,
+    /// Times the work on it ended in a crash or in an error that is not the provider's.
+    #[serde(default)]
+    pub failures: u32,
 }
 
 /// An end of a claim that must reach the queue, whatever happens in between.

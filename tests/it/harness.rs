@@ -25,6 +25,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
+/// The credential of the fleet.
+pub const KEY: &str = "sk-ant-api03-a-key-for-tests-only";
 /// Nothing here takes a second; a loaded machine may.
 pub const LONG: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
@@ -83,7 +85,7 @@ impl Place {
         fs::create_dir(at("config"))?;
         fs::create_dir(at("keys"))?;
         let key = at("keys/one.json");
-        let secret = json!({"env": {"ANTHROPIC_API_KEY": "sk-ant-api03-a-key-for-tests-only"}});
+        let secret = json!({"env": {"ANTHROPIC_API_KEY": KEY}});
         fs::write(&key, secret.to_string())?;
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
         let document = json!({

@@ -1,9 +1,12 @@
 //! Start, work, merge, push, tick; answers that are lost; a second supervisor on the same state.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use anyhow::{Context as _, Result, ensure};
 use orchestrator::model::{AgentId, Ending};
+use orchestrator::ports::{ErrorKind, PortError, Runtime as _};
 use orchestrator::testing::fake_runtime::Call;
 use serde_json::{Value, json};
 
@@ -183,6 +186,129 @@ async fn an_answer_that_never_arrived_is_delivered_by_paste() -> Result<()> {
     running.end(Ending::Stop).await
 }
 
+/// Another process that writes to the database holds it for longer than we wait.
+fn hold(place: &Place) -> Result<rusqlite::Connection> {
+    let held = rusqlite::Connection::open(place.paths().database())?;
+    held.execute_batch("BEGIN IMMEDIATE")?;
+    Ok(held)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_stored_is_not_acknowledged_and_counts_once_when_it_comes_again()
+-> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "one.txt", "one\n")?;
+    let held = hold(&place)?;
+    let callback = new_id();
+    let (status, answer) = place
+        .hook(&worker, life, &callback, &stop("done one"))
+        .await?;
+    ensure!(status == 503, "{status} {answer}");
+    drop(held);
+    let view = running.client.status().await?;
+    ensure!(
+        view.tasks.done == 0 && view.tasks.claimed == 1,
+        "{:?}",
+        view.tasks
+    );
+    let (status, answer) = place
+        .hook(&worker, life, &callback, &stop("done one"))
+        .await?;
+    ensure!(
+        status == 200 && answer.contains("second thing"),
+        "{status} {answer}"
+    );
+    let view = running.client.status().await?;
+    ensure!(
+        view.tasks.done == 1 && view.tasks.claimed == 1,
+        "{:?}",
+        view.tasks
+    );
+    running.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_can_detach_while_nothing_can_be_stored_and_goes_on_later() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let first = place.start().await?;
+    let life = working(&place, &first).await?;
+    let held = hold(&place)?;
+    // An event that nobody waits for, and that must not be forgotten.
+    let container = first
+        .until_agent(&worker, "in a container", |a| a.container.is_some())
+        .await?
+        .container
+        .context("it has one")?;
+    ensure!(place.runtime.kill(&container, 137), "it ran");
+    first.end(Ending::Detach).await?;
+    drop(held);
+    let second = place.start().await?;
+    let view = second
+        .until_agent(&worker, "in its next life", |a| a.incarnation.0 > life)
+        .await?;
+    ensure!(view.task.is_some(), "{view:?}");
+    second.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_lost_its_holder_in_a_crash_is_worked_on() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let first = place.start().await?;
+    working(&place, &first).await?;
+    first.end(Ending::Detach).await?;
+    // As if the crash had come between the claim and the commit that remembers it.
+    let database = rusqlite::Connection::open(place.paths().database())?;
+    let forgotten = database.execute(
+        "UPDATE agent_state SET json = json_set(json, '$.held', NULL, '$.phase', \
+         json('{\"phase\":\"idle\"}')) WHERE id = 'worker-1'",
+        [],
+    )?;
+    ensure!(forgotten == 1, "one row");
+    drop(database);
+    place
+        .panes
+        .set_screen(&worker, super::harness::ready_screen());
+    let before = place.panes.pastes(&worker).len();
+    let second = place.start().await?;
+    let pastes = || place.panes.pastes(&worker).into_iter().skip(before);
+    let again = place
+        .until("the first task again", || {
+            pastes().find(|text| text.contains("first thing"))
+        })
+        .await;
+    ensure!(again.is_ok(), "{:#?}", second.client.status().await?);
+    second.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_overtakes_the_launches_leaves_nothing_running() -> Result<()> {
+    let place = place()?;
+    let running = place.start().await?;
+    running.end(Ending::Stop).await?;
+    let containers = place.runtime.list(&place.config.project).await?;
+    ensure!(containers.iter().all(|c| !c.running), "{containers:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direction_that_comes_with_a_merge_makes_the_manager_plan() -> Result<()> {
+    let place = Place::new(&[("README.md", "# it\n"), (FILE, "- [ ] first thing\n")])?;
+    let (manager, worker) = (AgentId::manager(), AgentId::worker(1));
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "PROJECT_DIRECTION.md", "Make it good.\n")?;
+    place.hook(&worker, life, &new_id(), &stop("done")).await?;
+    place
+        .until("the planning round", || place.panes.pastes(&manager).pop())
+        .await?;
+    running.end(Ending::Stop).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_dies_between_two_supervisors_gets_its_task_again() -> Result<()> {
     let place = place()?;
@@ -212,4 +338,55 @@ async fn an_agent_that_dies_between_two_supervisors_gets_its_task_again() -> Res
         view.tasks
     );
     second.end(Ending::Stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_prompt_is_neither_in_the_journal_nor_in_a_log() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    let prompt = format!("use {} and tell nobody", super::harness::KEY);
+    place.receive(&worker, life, &prompt).await?;
+    running.end(Ending::Detach).await?;
+    let database = rusqlite::Connection::open(place.paths().database())?;
+    let count = |like: &str| -> Result<i64> {
+        let sql = "SELECT count(*) FROM journal WHERE json LIKE ?1";
+        Ok(database.query_row(sql, [format!("%{like}%")], |row| row.get(0))?)
+    };
+    ensure!(count("tell nobody")? == 1, "the prompt is in the journal");
+    ensure!(count(super::harness::KEY)? == 0, "and the key is not");
+    let log = fs::read_to_string(place.paths().root().join("log/agents/worker-1.log"))?;
+    ensure!(log.contains("tell nobody"), "{log}");
+    ensure!(!log.contains(super::harness::KEY), "{log}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_taken_although_the_engine_fails_for_a_moment() -> Result<()> {
+    let place = place()?;
+    let worker = AgentId::worker(1);
+    let running = place.start().await?;
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "one.txt", "one\n")?;
+    let failures = Arc::new(AtomicU32::new(2));
+    let left = failures.clone();
+    place.runtime.on_exec(move |_, command| {
+        let ours = command.command.iter().any(|word| word.contains("status"));
+        let fails = ours
+            && failures
+                .fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
+                .is_ok();
+        fails.then(|| Err(PortError::new(ErrorKind::Transient, "the engine hiccups")))
+    });
+    place
+        .hook(&worker, life, &new_id(), &stop("done one"))
+        .await?;
+    place
+        .until("the push", || {
+            git(&place.remote(), &["show", "main:one.txt"]).ok()
+        })
+        .await?;
+    ensure!(left.load(SeqCst) == 0, "it did fail");
+    running.end(Ending::Stop).await
 }

@@ -1,7 +1,7 @@
 //! DOES: an action becomes calls on the ports, and its result an event.
 //!
-//! Actions of one agent run in order, different agents side by side; merges, pushes and fetches
-//! have one queue. A stop and a look at the screen wait for nobody.
+//! Actions of one agent run in order, different agents side by side; merges have one queue, pushes
+//! and fetches another, so that a remote that hangs holds up no merge. A stop and a look at the screen wait for nobody.
 
 mod compose;
 mod deliver;
@@ -39,6 +39,7 @@ pub(super) struct Effects {
     shared: Arc<Shared>,
     lanes: BTreeMap<AgentId, mpsc::Sender<Job>>,
     git: mpsc::Sender<Job>,
+    remote: mpsc::Sender<Job>,
     tracker: TaskTracker,
 }
 
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) doors: Doors,
     pub(super) lists: TaskLists,
     turns: Turns,
+    /// Held from a move of the branch until the driver is told, so that it hears of moves in order.
+    branch: tokio::sync::Mutex<()>,
     compose: compose::ComposeFile,
     tokens: Arc<TokenCounts>,
 }
@@ -85,14 +88,17 @@ impl Effects {
             doors,
             lists,
             turns: Turns::default(),
+            branch: tokio::sync::Mutex::default(),
             compose: compose::ComposeFile::default(),
             tokens: Arc::default(),
         });
         let git = lane(&shared, &tracker);
+        let remote = lane(&shared, &tracker);
         Self {
             shared,
             lanes: BTreeMap::new(),
             git,
+            remote,
             tracker,
         }
     }
@@ -112,7 +118,8 @@ impl Effects {
 
     pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
         let lane = match &action {
-            Action::Merge { .. } | Action::Push { .. } | Action::FetchRemote => self.git.clone(),
+            Action::Merge { .. } => self.git.clone(),
+            Action::Push { .. } | Action::FetchRemote => self.remote.clone(),
             Action::Launch { agent, .. }
             | Action::Adopt { agent, .. }
             | Action::EnsurePane { agent }
@@ -145,6 +152,10 @@ fn lane(shared: &Arc<Shared>, tracker: &TaskTracker) -> mpsc::Sender<Job> {
     let shared = shared.clone();
     tracker.spawn(async move {
         while let Some(job) = jobs.recv().await {
+            // Nobody would hear of it; the next start derives it again.
+            if shared.doors.ended() {
+                return;
+            }
             shared.carry_out(job).await;
         }
     });
@@ -171,9 +182,10 @@ impl Shared {
                 incarnation,
                 after,
             } => {
-                if self.waited(after).await {
-                    self.check_screen(agent, incarnation).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
                 }
+                self.check_screen(agent, incarnation).await;
             }
             Action::StopContainer {
                 agent,
@@ -183,10 +195,11 @@ impl Shared {
                 self.stop(agent, incarnation, grace).await;
             }
             Action::TakeInventory { after } => {
-                if self.waited(after).await {
-                    let inventory = self.inventory().await;
-                    self.driver.tell(Event::InventoryTaken(inventory)).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
                 }
+                let inventory = self.inventory().await;
+                self.driver.tell(Event::InventoryTaken(inventory)).await;
             }
             Action::Paste {
                 agent,
@@ -209,7 +222,9 @@ impl Shared {
                 message,
             } => self.merge(agent, commit, message).await,
             Action::Push { after } => {
-                tokio::time::sleep(after).await;
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
                 self.push().await;
             }
             Action::FetchRemote => self.fetch().await,
@@ -222,14 +237,6 @@ impl Shared {
             | Action::Finish { .. } => {
                 tracing::error!(?action, "the driver's own action came to the effects");
             }
-        }
-    }
-
-    /// False if the supervisor ends meanwhile.
-    async fn waited(&self, time: Duration) -> bool {
-        tokio::select! {
-            () = self.doors.end().cancelled() => false,
-            () = tokio::time::sleep(time) => true,
         }
     }
 
@@ -290,7 +297,9 @@ impl Shared {
                 .await;
             drop(stopped);
             // Unknown is not gone: what is true comes from a fresh inventory.
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            if self.doors.wait_or_end(Duration::from_secs(2)).await {
+                return;
+            }
             let inventory = self.inventory().await;
             self.driver.tell(Event::InventoryTaken(inventory)).await;
             return;

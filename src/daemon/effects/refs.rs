@@ -1,5 +1,7 @@
 //! Commits: out of a sandbox into the store, into the branch, to the remote and back.
 
+use std::time::Duration;
+
 use super::Shared;
 use crate::claude::launch::WORKSPACE;
 use crate::daemon::handle::Input;
@@ -7,10 +9,14 @@ use crate::model::{AgentId, CommitId, Incarnation, SessionId};
 use crate::ports::runtime::container_name;
 use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
 use crate::supervisor::{Event, ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome};
-use crate::worktree::{self, BundleSource, sandbox};
+use crate::worktree::{self, BundleSource, GitStore, sandbox};
 
 /// A bundle larger than this is refused: the new commits of one task.
 const BUNDLE_LIMIT: usize = 256 * 1024 * 1024;
+
+/// Between tries of an import that failed for now, doubled up to the last.
+const AGAIN: Duration = Duration::from_secs(1);
+const LAST_AGAIN: Duration = Duration::from_secs(16);
 
 impl Shared {
     pub(super) async fn import(
@@ -19,11 +25,24 @@ impl Shared {
         incarnation: Incarnation,
         head: Option<CommitId>,
     ) {
-        let outcome = match self.try_import(&agent, incarnation, head).await {
-            Ok(outcome) => outcome,
-            Err(error) => ImportOutcome::Failed {
-                reason: error.chain(),
-            },
+        let mut pause = AGAIN;
+        let outcome = loop {
+            match self.try_import(&agent, incarnation, head.clone()).await {
+                Ok(outcome) => break outcome,
+                // Its task counts as done, so nothing else may ever ask for these commits again.
+                Err(error) if error.kind == ErrorKind::Transient && pause <= LAST_AGAIN => {
+                    tracing::warn!(%agent, error = error.chain(), "import; trying again");
+                    if self.doors.wait_or_end(pause).await {
+                        return;
+                    }
+                    pause *= 2;
+                }
+                Err(error) => {
+                    break ImportOutcome::Failed {
+                        reason: error.chain(),
+                    };
+                }
+            }
         };
         self.measure().await;
         self.driver.tell(Event::Imported { agent, outcome }).await;
@@ -98,6 +117,7 @@ impl Shared {
     }
 
     pub(super) async fn merge(&self, agent: AgentId, commit: CommitId, message: String) {
+        let _turn = self.branch.lock().await;
         let edits = self.lists.edits();
         let wanted = commit.clone();
         let merged = super::super::blocking(&self.house.git, move |git| {
@@ -156,13 +176,20 @@ impl Shared {
     }
 
     pub(super) async fn fetch(&self) {
-        let fetched = super::super::blocking(&self.house.git, |git| {
-            let before = git.branch_head()?;
-            let fetched = git.fetch()?;
-            let outcome = git.integrate_remote()?;
-            Ok((before, fetched, outcome, git.branch_head()?))
-        })
-        .await;
+        let fetched = super::super::blocking(&self.house.git, GitStore::fetch).await;
+        // Not while talking to the remote, which may take minutes to give up.
+        let _turn = self.branch.lock().await;
+        let fetched = match fetched {
+            Err(error) => Err(error),
+            Ok(fetched) => {
+                super::super::blocking(&self.house.git, |git| {
+                    let before = git.branch_head()?;
+                    let outcome = git.integrate_remote()?;
+                    Ok((before, fetched, outcome, git.branch_head()?))
+                })
+                .await
+            }
+        };
         let outcome = match fetched {
             Ok((_, fetched, worktree::MergeOutcome::Conflict { files }, _)) => {
                 RemoteOutcome::Conflict {
