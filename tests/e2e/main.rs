@@ -6,7 +6,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
 mod demo;
 mod endings;
 mod fleet;
 mod lists;
+mod outside;
+mod repair;
+mod texts;

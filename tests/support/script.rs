@@ -1,6 +1,37 @@
 //! What the scripted model does for the tasks of tests.
 
-use orchestrator::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
+use std::sync::{Arc, Mutex};
+
+use orchestrator::testing::scripted_model::{
+    Answer, Condition, ModelRequest, Pattern, Rule, Scenario, Script, Step,
+};
+
+/// Every instruction in full, once; the model's own records are cut.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// Plays a scenario and remembers what it was told.
+pub struct Listening {
+    pub scenario: Scenario,
+    pub heard: Heard,
+}
+
+impl Script for Listening {
+    fn answer(&self, request: &ModelRequest) -> Answer {
+        let conversation = &request.conversation;
+        if conversation.results.is_empty() && request.attempt == 0 {
+            let told = conversation.instruction.clone().unwrap_or_default();
+            self.heard.0.lock().unwrap().push(told);
+        }
+        self.scenario.answer(request)
+    }
+}
 
 /// Appends a line to a file of the task's own and commits it: a second run would show.
 const WORK: &str = "id={{id}}; id=${id%:}; mkdir -p work && echo ran >> \"work/$id.txt\" && \

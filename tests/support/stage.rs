@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
 use orchestrator::model::ProjectId;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::LONG;
 use super::run::{Ran, eventually};
-use super::script::worker_script;
+use super::script::{Heard, Listening, worker_script};
 
 /// One test at a time starts containers.
 static TURN: Mutex<()> = Mutex::new(());
@@ -50,6 +50,7 @@ pub struct Stage {
     root: tempfile::TempDir,
     tokio: tokio::runtime::Runtime,
     model: Option<ScriptedModel>,
+    pub heard: Heard,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -89,6 +90,7 @@ impl Stage {
             root,
             tokio,
             model: None,
+            heard: Heard::default(),
             _turn: turn,
         };
         stage.make_remote(&setup.files);
@@ -124,11 +126,13 @@ impl Stage {
     /// On a network of its own, whose address outlives the fleet's.
     fn start_model(&mut self, scenario: Scenario) -> String {
         let project = ProjectId::new(format!("{}-model", self.project));
+        let heard = self.heard.clone();
+        let script = Arc::new(Listening { scenario, heard });
         let model = self.tokio.block_on(async move {
             let docker = DockerRuntime::connect(None).await.unwrap();
             let network = docker.ensure_network(&project).await.unwrap();
             let listener = tokio::net::TcpListener::bind((network.gateway.as_str(), 0)).await;
-            ScriptedModel::start(listener.unwrap(), scenario.script()).unwrap()
+            ScriptedModel::start(listener.unwrap(), script).unwrap()
         });
         let address = model.address.to_string();
         self.model = Some(model);
@@ -373,13 +377,21 @@ impl Stage {
         Ran::of(Command::new("docker").args(args))
     }
 
+    /// Where loopback HTTP listens.
+    pub fn address(&self) -> String {
+        self.entry()["api_address"].as_str().unwrap().to_owned()
+    }
+
     /// The process id of the supervisor.
     pub fn pid(&self) -> String {
+        self.entry()["pid"].to_string()
+    }
+
+    fn entry(&self) -> Value {
         let entry = self
             .root()
             .join(format!("run/orchestrator/running/{}.json", self.project));
-        let entry: Value = serde_json::from_slice(&std::fs::read(entry).unwrap()).unwrap();
-        entry["pid"].to_string()
+        serde_json::from_slice(&std::fs::read(entry).unwrap()).unwrap()
     }
 
     pub fn signal(&self, signal: &str, pid: &str) {
