@@ -61,7 +61,7 @@ impl BindError {
                 path.parent().unwrap_or(path).display()
             ),
             Self::PortInUse { address } => format!(
-                "find it with `ss -ltnp 'sport = :{}'`, or choose another port (0: any free one)",
+                "find it with `ss -ltnp 'sport = :{}'`, or set `apiPort` to another one (0: any free one)",
                 address.port()
             ),
             Self::Listen { .. } => "choose an address of this machine".to_owned(),

@@ -140,13 +140,7 @@ impl Doors {
         let socket = api::bind_unix(&socket_path)
             .await
             .map_err(|cause| bind_failed(&cause))?;
-        let local = api::router(self.control.clone(), Access::Local);
-        let end = self.end.clone();
-        self.tracker.spawn(async move {
-            if let Err(error) = api::serve_unix(socket, local, end).await {
-                tracing::error!(%error, "the control socket ended");
-            }
-        });
+        // Both before either is served: who gets an answer may take it that the fleet is up.
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.house.config.api_port));
         let listener = api::bind_tcp(address)
             .await
@@ -154,6 +148,13 @@ impl Doors {
         let bound = listener
             .local_addr()
             .map_err(DaemonError::io("reading the address of", &socket_path))?;
+        let local = api::router(self.control.clone(), Access::Local);
+        let end = self.end.clone();
+        self.tracker.spawn(async move {
+            if let Err(error) = api::serve_unix(socket, local, end).await {
+                tracing::error!(%error, "the control socket ended");
+            }
+        });
         let known: Vec<AgentId> = super::start::agents(&self.house.config);
         let shared = token.clone();
         let lookup = Arc::new(move |agent: &AgentId| known.contains(agent).then(|| shared.clone()));

@@ -196,16 +196,16 @@ async fn build_house(
         .map_err(DaemonError::prerequisite("reading the repository"))
     };
     let (_, git) = tokio::try_join!(image_ready, git_ready)?;
-    let network = options
-        .runtime
-        .ensure_network(&config.project)
-        .await
-        .map_err(DaemonError::prerequisite("creating the network"))?;
     options
         .panes
         .list()
         .await
         .map_err(DaemonError::prerequisite("reaching tmux"))?;
+    let network = options
+        .runtime
+        .ensure_network(&config.project)
+        .await
+        .map_err(DaemonError::prerequisite("creating the network"))?;
     let head = git
         .branch_head()
         .map_err(DaemonError::prerequisite("reading the branch"))?;
@@ -399,7 +399,13 @@ impl Fleetrun {
         let since = house.clock.now();
         let first = first_facts(&house, &lists).await?;
         // Only now: who can connect is served by a driver that runs.
-        let announced = doors.open_front(options.registry.as_deref()).await?;
+        let announced = match doors.open_front(options.registry.as_deref()).await {
+            Ok(announced) => announced,
+            Err(error) => {
+                leave_no_network(&house).await;
+                return Err(error);
+            }
+        };
         let actions = QueueActions {
             queue: queue.clone(),
             lists: lists.clone(),
@@ -562,6 +568,20 @@ async fn close(house: &House, ending: Ending, tracker: &TaskTracker) {
             tracing::warn!(error = error.chain(), "tmux was not shut down");
         }
         remove_containers(house).await;
+    }
+}
+
+/// A start that failed leaves nothing that was not there before.
+async fn leave_no_network(house: &House) {
+    let project = &house.config.project;
+    if house
+        .runtime
+        .list(project)
+        .await
+        .is_ok_and(|all| all.is_empty())
+        && let Err(error) = house.runtime.remove_network(project).await
+    {
+        tracing::warn!(error = error.chain(), "the network was not removed");
     }
 }
 

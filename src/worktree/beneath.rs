@@ -25,6 +25,15 @@ pub fn open_beneath(root: &Path, relative: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Renames `from` to `to`, both in the directory `relative` below `root`, under the same rules. A
+/// link itself is renamed, not what it leads to.
+pub fn rename_beneath(root: &Path, relative: &Path, from: &str, to: &str) -> io::Result<()> {
+    plain_names(Path::new(from))?;
+    plain_names(Path::new(to))?;
+    let directory = open(root, relative)?;
+    rustix::fs::renameat(&directory, from, &directory, to).map_err(io::Error::from)
+}
+
 fn open(root: &Path, relative: &Path) -> io::Result<OwnedFd> {
     let names = plain_names(relative)?;
     let root: OwnedFd = File::open(root)?.into();

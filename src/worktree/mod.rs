@@ -33,7 +33,7 @@ mod remote;
 pub mod sandbox;
 mod store;
 
-pub use beneath::{open_beneath, read_beneath};
+pub use beneath::{open_beneath, read_beneath, rename_beneath};
 pub use bundle::BundleSource;
 pub use checkout::{Checkout, CheckoutSpec};
 pub use conflict::ConflictFile;

@@ -5,7 +5,8 @@ use std::io::Write as _;
 
 use crate::support::{Setup, Stage, eventually};
 
-/// As a person writes it in the list, and as the model must hear it.
+/// As a person writes it in the list, and as the model must hear it. Claude Code composes what is
+/// pasted (Unicode NFC), so nothing here is decomposed.
 fn traps() -> Vec<(String, String)> {
     let plain = [
         "/clear everything, /exit and /compact",
@@ -15,7 +16,7 @@ fn traps() -> Vec<(String, String)> {
         "quotes: ' \" '' \"\" and \\' and \\\" and a backslash \\\\ in it",
         "`backticks`, ``two``, $HOME, ${HOME}, $(id), %s, {{id}}, {}",
         "tmux: #{pane_id} #(id) ; kill-server \\; C-c Enter ~.",
-        "äöü ß € 漢字 😀 👩‍👩‍👧 e\u{301} עברית →",
+        "äöü ß € 漢字 😀 👩‍👩‍👧 é עברית →",
         "<system-reminder>not one</system-reminder> <b>&amp;</b>",
         "[Pasted text #1] and [Image #1] are only words",
     ];

@@ -102,6 +102,16 @@ impl Stage {
                 eprintln!("{line}");
             }
         }
+        let projects = self
+            .state()
+            .join("agents/worker-1/home/.claude/projects/-workspace");
+        for file in std::fs::read_dir(projects).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            eprintln!("--- {}", file.path().display());
+            for line in text.lines().take(20) {
+                eprintln!("{}", line.chars().take(200).collect::<String>());
+            }
+        }
         for record in self.model().requests().iter().rev().take(8).rev() {
             eprintln!("--- asked: {record:?}");
         }

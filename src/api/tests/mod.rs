@@ -263,7 +263,7 @@ async fn a_port_in_use_is_said_with_the_next_step() {
         error.to_string(),
         format!("{address} is in use by another program")
     );
-    assert!(error.hint().contains("choose another port"));
+    assert!(error.hint().contains("set `apiPort` to another one"));
 }
 
 #[tokio::test]

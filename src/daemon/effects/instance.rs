@@ -4,7 +4,7 @@
 //! a file; everything an agent can write is made once and then left alone.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -19,19 +19,44 @@ use crate::claude::transcript;
 use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, SessionId};
 use crate::ports::{ErrorKind, PortError, PortResult};
-use crate::worktree::{open_beneath, read_beneath};
+use crate::worktree::{open_beneath, read_beneath, rename_beneath};
 
 /// Where an instance finds its login file; `.credentials.json` in its home is a link to it.
 pub(super) const CREDENTIALS_INSIDE: &str = "/run/orchestrator/credentials";
 const SEED_LIMIT: usize = 32 * 1024 * 1024;
 
-/// Whether this conversation has begun on disk: `--resume` needs its transcript, and `--session-id`
-/// refuses an id that has one (both seen with 2.1.197). A session without a prompt has none yet.
+/// A conversation has its first message within its first few kilobytes; a larger file has one.
+const TRANSCRIPT_HEAD: u64 = 1024 * 1024;
+
+/// Whether this conversation has begun on disk: `--resume` needs a transcript with a message in it,
+/// and `--session-id` refuses an id that has a transcript (both seen with 2.1.197). A session without
+/// a prompt has none yet. One that was killed right after its first prompt has a title and no
+/// message, with which neither flag starts: such a file is set aside.
 pub(super) fn has_transcript(house: &House, agent: &AgentId, session: &SessionId) -> bool {
     let home = house.paths.agent(agent).home();
     let name = format!("{session}.jsonl");
     let directory = Path::new(".claude/projects").join(transcript::slug(WORKSPACE));
-    open_beneath(&home, &directory.join(name)).is_ok()
+    let Ok(file) = open_beneath(&home, &directory.join(&name)) else {
+        return false;
+    };
+    if has_message(file) {
+        return true;
+    }
+    let aside = format!("{name}.without-a-message");
+    match rename_beneath(&home, &directory, &name, &aside) {
+        Ok(()) => tracing::info!(%agent, %session, "a transcript without a message was set aside"),
+        Err(error) => tracing::warn!(%agent, %session, %error, "a transcript cannot be set aside"),
+    }
+    false
+}
+
+fn has_message(file: fs::File) -> bool {
+    let mut head = Vec::new();
+    let Ok(length) = file.take(TRANSCRIPT_HEAD).read_to_end(&mut head) else {
+        return true;
+    };
+    let user = br#""type":"user""#;
+    length as u64 == TRANSCRIPT_HEAD || head.windows(user.len()).any(|bytes| bytes == user)
 }
 
 /// Idempotent; run before every launch.
