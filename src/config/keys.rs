@@ -297,14 +297,14 @@ pub static KEYS: &[Key] = &[
         Integer { min: 1, max: 100 },
         Text("3"),
         "3",
-        "How often a task is tried before it counts as failed.",
+        "How often a task may end in a crash of its agent, or in an error of its own, before it counts as failed.",
     ),
     key(
         "tasks.lease",
         duration(MINUTE, Duration::from_secs(30 * 86_400)),
         Text("6h"),
         "6h",
-        "How long an agent may hold a task before it is taken back.",
+        "How long a claim lasts when nobody renews it; a running supervisor does, while the agent holds the task.",
     ),
     key(
         "git.name",
