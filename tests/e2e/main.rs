@@ -10,6 +10,7 @@ mod bad_input;
 mod demo;
 mod endings;
 mod fleet;
+mod full_disk;
 mod lists;
 mod outside;
 mod repair;
