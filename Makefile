@@ -32,7 +32,7 @@ demo: toolchain
 	@$(ENGINE) $(CARGO) run --locked -- demo $(ARGS)
 
 test: toolchain
-	@$(ENGINE) $(CARGO) test --locked --workspace
+	@$(ENGINE) $(CARGO) test --locked --workspace --no-fail-fast
 
 build: toolchain
 	$(CARGO) build --locked --release

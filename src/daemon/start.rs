@@ -22,7 +22,7 @@ use super::lists::TaskLists;
 use super::paths::FleetPaths;
 use super::queue_actions::QueueActions;
 use super::signals::Signals;
-use super::watch::{ListWatch, RemoteWatch, follow_engine};
+use super::watch::{ListWatch, RemoteWatch, find_missed_ends, follow_engine};
 use crate::config::{Config, ImageChoice};
 use crate::coordination::Queue;
 use crate::credentials::Pool;
@@ -474,6 +474,7 @@ fn start_watchers(
     end: &CancellationToken,
     tracker: &TaskTracker,
 ) -> Watchers {
+    tracker.spawn(find_missed_ends(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(follow_engine(
         house.clone(),
         driver.clone(),

@@ -22,6 +22,8 @@ use crate::supervisor::Event;
 /// Between tries while the engine is away.
 const RECONNECT: Duration = Duration::from_secs(1);
 const RECONNECT_MOST: Duration = Duration::from_secs(30);
+/// Between looks for ends that no event told of.
+const LOOK_FOR_ENDS: Duration = Duration::from_secs(10);
 /// An editor writes, syncs, renames: one save is several notifications.
 const SETTLE: Duration = Duration::from_millis(60);
 
@@ -104,6 +106,51 @@ async fn follow_once(
         }
     }
     Ok(())
+}
+
+/// Ends that no event told of, or that were told in the wrong order. Seen twice in a row, so that
+/// one list taken between two moments decides nothing.
+pub(super) async fn find_missed_ends(
+    house: Arc<House>,
+    driver: DriverHandle,
+    end: CancellationToken,
+) {
+    let mut suspects: BTreeSet<String> = BTreeSet::new();
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(LOOK_FOR_ENDS) => {}
+        }
+        let Ok(containers) = house.runtime.list(&house.config.project).await else {
+            suspects.clear();
+            continue;
+        };
+        let view = driver.view.borrow().clone();
+        let mut missing = BTreeSet::new();
+        for agent in &view.agents {
+            let Some(name) = &agent.container else {
+                continue;
+            };
+            let seen = containers.iter().find(|container| container.name == *name);
+            if seen.is_some_and(|container| container.running) {
+                continue;
+            }
+            if !suspects.contains(name) {
+                missing.insert(name.clone());
+                continue;
+            }
+            tracing::warn!(agent = %agent.id, name, "its container ended and no event told");
+            driver
+                .tell(Event::Exited {
+                    agent: agent.id.clone(),
+                    incarnation: agent.incarnation,
+                    exit_code: seen.and_then(|container| container.exit_code),
+                    out_of_memory: seen.is_some_and(|container| container.oom_killed),
+                })
+                .await;
+        }
+        suspects = missing;
+    }
 }
 
 /// Watches the directory with the task lists: a save in place and a save by rename both arrive.

@@ -42,7 +42,7 @@ pub struct Checkout {
 
 impl GitStore {
     /// Makes the checkout if the directory does not exist (or is empty): objects borrowed from
-    /// the store, which has to be mounted at [`GitStore::objects_directory`] where the agent runs.
+    /// the store, which has to be mounted at [`GitStore::objects_inside`] where the agent runs.
     /// It is made beside its place, given to `owner`, and renamed: there is no half-made one. A
     /// directory that is there is left alone, whatever it holds.
     ///
@@ -91,10 +91,13 @@ impl GitStore {
             .run("git init of a checkout")?;
         let git = tree.join(".git");
         let info = git.join("objects/info");
-        let mut line = self.objects_directory().as_os_str().as_bytes().to_vec();
-        line.push(b'\n');
+        let borrow_from = |objects: &Path| {
+            let mut line = objects.as_os_str().as_bytes().to_vec();
+            line.push(b'\n');
+            fs::write(info.join("alternates"), line)
+        };
         fs::create_dir_all(&info)
-            .and_then(|()| fs::write(info.join("alternates"), line))
+            .and_then(|()| borrow_from(&self.objects_directory()))
             .map_err(|cause| failed("write", &info, cause))?;
         self.configure(&git, spec)?;
         let base = oid(&spec.base)?.to_string();
@@ -111,7 +114,8 @@ impl GitStore {
             .work_tree(tree)
             .args(["reset", "--quiet", "--hard", "--no-recurse-submodules"])
             .run(&format!("checking out the files for {}", spec.agent))?;
-        Ok(())
+        // From here on only the container uses it.
+        borrow_from(&self.objects_inside()).map_err(|cause| failed("write", &info, cause))
     }
 
     fn configure(&self, git: &Path, spec: &CheckoutSpec) -> PortResult<()> {

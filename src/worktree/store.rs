@@ -130,7 +130,14 @@ impl GitStore {
         &self.path
     }
 
-    /// To be mounted read-only, at this same path, into every container that uses a checkout.
+    /// Where a container has to have [`GitStore::objects_directory`] mounted, read-only: at the same
+    /// path, unless images keep their user out of what is above it (seen: `/root`, mode 700, where
+    /// the state of a supervisor that is run by root lies).
+    pub fn objects_inside(&self) -> PathBuf {
+        inside(self.objects_directory())
+    }
+
+    /// The store's objects on the host, for containers to read at [`GitStore::objects_inside`].
     pub fn objects_directory(&self) -> PathBuf {
         self.path.join("objects")
     }
@@ -280,6 +287,15 @@ pub(super) fn broken(what: &str, cause: git2::Error) -> PortError {
     PortError::new(kind, what).because(cause)
 }
 
+/// See [`GitStore::objects_inside`].
+fn inside(objects: PathBuf) -> PathBuf {
+    if objects.starts_with("/root") {
+        PathBuf::from("/var/lib/orchestrator/objects")
+    } else {
+        objects
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -288,6 +304,14 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn objects_below_roots_home_are_mounted_where_the_agent_can_go() {
+        let open = PathBuf::from("/home/ann/.local/state/x/store.git/objects");
+        assert_eq!(inside(open.clone()), open);
+        let closed = PathBuf::from("/root/.local/state/x/store.git/objects");
+        assert_eq!(inside(closed), Path::new("/var/lib/orchestrator/objects"));
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! End to end: the binary as a person uses it, with real containers, tmux, git and Claude Code.
 //! Only the model is played.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::unused_self,
+    clippy::format_collect,
+    reason = "tests; a step reads as one of the stage"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

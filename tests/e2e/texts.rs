@@ -62,7 +62,7 @@ fn texts_with_traps_reach_the_model_as_they_are() {
             .append(true)
             .open(&list)
             .unwrap();
-        write!(file, "{line}\n").unwrap();
+        writeln!(file, "{line}").unwrap();
         drop(file);
         stage.until("the pasted item is done", |view| {
             let worker = view

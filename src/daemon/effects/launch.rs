@@ -187,7 +187,7 @@ pub(in crate::daemon) fn container_spec(
         read_only,
     };
     let objects = house.git.objects_directory();
-    let objects_inside = objects.display().to_string();
+    let objects_inside = house.git.objects_inside().display().to_string();
     ContainerSpec {
         project: house.config.project.clone(),
         agent: agent.clone(),
