@@ -1,7 +1,7 @@
 //! `up`: run the supervisor, here or in the background.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -139,14 +139,26 @@ fn start_log(state: &Path) -> Result<PathBuf> {
         .create(&directory)
         .map_err(failed)?;
     let path = directory.join("start.log");
-    OpenOptions::new()
+    let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    Ok(path)
+    // On a full disk the background process could not even say what is wrong.
+    let room = file
+        .write_all(&[b'\n'; 4096])
+        .and_then(|()| file.set_len(0));
+    match room {
+        Ok(()) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            let what = format!("cannot write to {}: the disk is full", path.display());
+            Err(Error::new(Exit::Prerequisite, what)
+                .hint("free space there, or set `stateDirectory` to a larger disk"))
+        }
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Child> {

@@ -15,6 +15,7 @@ mod bad_input;
 mod demo;
 mod endings;
 mod fleet;
+mod full_disk;
 mod lists;
 mod outside;
 mod repair;

@@ -117,7 +117,7 @@ impl Stage {
         }
     }
 
-    pub(super) fn clean_up(&self) {
+    pub fn clean_up(&self) {
         for pid in self.processes() {
             let _ = Ran::of(Command::new("kill").args(["-9", &pid.to_string()]));
         }
