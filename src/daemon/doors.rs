@@ -155,7 +155,7 @@ impl Doors {
                 tracing::error!(%error, "the control socket ended");
             }
         });
-        let known: Vec<AgentId> = super::start::agents(&self.house.config);
+        let known: Vec<AgentId> = super::prepare::agents(&self.house.config);
         let shared = token.clone();
         let lookup = Arc::new(move |agent: &AgentId| known.contains(agent).then(|| shared.clone()));
         let routes = hooks::router(self.control.clone(), Identity::Token(lookup))

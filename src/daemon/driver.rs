@@ -52,6 +52,8 @@ pub(super) struct Driver {
     finished: Option<Ending>,
     /// The store refused an event: until then nothing new is decided, so that the order holds.
     stalled_until: Option<Instant>,
+    /// Something was refused since the last successful write.
+    refused: bool,
     /// Lists were touched while nothing could be stored.
     lists_touched: bool,
     expired_at: Instant,
@@ -83,6 +85,7 @@ impl Driver {
             generation: 0,
             finished: None,
             stalled_until: None,
+            refused: false,
             lists_touched: false,
             expired_at: Instant::now(),
             tend_at: Instant::now() + TEND,
@@ -287,11 +290,16 @@ impl Driver {
         let actions = decision(&mut self.supervisor);
         let after = self.supervisor.fleet();
         let changes = record::changes(self.now(), before.fleet(), after, also, &actions);
+        let writes = changes.is_some();
         if let Some(changes) = changes
             && let Err(error) = self.state.commit(changes).await
         {
             self.supervisor = before;
+            self.refused = true;
             return Err(error);
+        }
+        if writes && std::mem::take(&mut self.refused) {
+            self.inbox.push_back(Event::StoreRecovered);
         }
         if let Err(broken) = self.supervisor.fleet().check() {
             tracing::error!(broken, "an invariant of the fleet does not hold");
@@ -515,7 +523,10 @@ impl Driver {
         if let Some(version) = &report.claude_version {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
-        self.usage.told(report.agent, report.usage, report.model);
+        let id = report.agent.clone();
+        if self.usage.told(report.agent, report.usage, report.model) {
+            self.effects.count_tokens(&id);
+        }
         let _gone = line.send(text);
     }
 

@@ -5,6 +5,7 @@
 
 mod claims;
 mod clock;
+mod closing;
 mod doors;
 mod driver;
 mod effects;
@@ -14,6 +15,7 @@ mod house;
 mod lists;
 mod logbook;
 mod paths;
+mod prepare;
 mod queue_actions;
 mod record;
 mod signals;

@@ -134,13 +134,27 @@ pub(super) struct UsageBook {
 }
 
 impl UsageBook {
-    pub(super) fn told(&mut self, agent: AgentId, mut usage: UsageView, model: Option<String>) {
+    /// True if something was used since the last time, so that a count is worth it. Transcripts are
+    /// written a moment later than the hooks come, so the count at a turn's end may be short.
+    pub(super) fn told(
+        &mut self,
+        agent: AgentId,
+        mut usage: UsageView,
+        model: Option<String>,
+    ) -> bool {
+        let before = self.told.get(&agent).map(|(usage, _)| usage.cost_usd);
+        let counted = self
+            .tokens
+            .get(&agent)
+            .is_some_and(|tokens| tokens.input > 0);
         usage.cost_usd = self
             .costs
             .entry(agent.clone())
             .or_default()
             .update(usage.cost_usd);
+        let worth_it = before != Some(usage.cost_usd) || (!counted && usage.cost_usd > 0.0);
         self.told.insert(agent, (usage, model));
+        worth_it
     }
 
     pub(super) fn counted(&mut self, agent: AgentId, tokens: Tokens) {

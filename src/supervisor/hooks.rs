@@ -68,6 +68,9 @@ impl Supervisor {
                         &format!("a permission dialog waits: {message}"),
                     );
                 }
+                if notification == "idle_prompt" {
+                    self.doubt(&id);
+                }
                 self.answer(callback, HookAnswer::LetGo);
             }
             HookFact::PermissionAsked { tool } => {
@@ -105,6 +108,9 @@ impl Supervisor {
         };
         agent.last_hook = Some(fact_word(&report.fact).to_owned());
         agent.last_hook_at = Some(now);
+        if !matches!(report.fact, HookFact::Notified { .. }) {
+            agent.doubted = false;
+        }
         if report.head.is_some() {
             agent.head.clone_from(&report.head);
         }
@@ -201,10 +207,12 @@ impl Supervisor {
         if background_tasks > 0 {
             let reason =
                 format!("its turn ended, but {background_tasks} background task(s) run on");
+            agent.in_background = true;
             agent.enter(now, Phase::Working, reason);
             self.answer(callback, HookAnswer::LetGo);
             return;
         }
+        agent.in_background = false;
         agent.enter(now, Phase::Idle, "its turn ended");
         if !self.finish_delivered(now, id, last_message) {
             if self.fleet.agents[id].held.is_some() {

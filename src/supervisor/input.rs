@@ -74,6 +74,9 @@ pub enum Event {
         commit: CommitId,
         outcome: MergeOutcome,
     },
+    /// What was refused for a while (a full disk) is stored again. Hooks of that time may be lost:
+    /// the spool of an agent lies on the same disk.
+    StoreRecovered,
     /// The branch got a commit of our own: finished tasks were ticked on it.
     BranchMoved {
         head: CommitId,

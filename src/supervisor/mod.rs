@@ -163,6 +163,7 @@ impl Supervisor {
             } => {
                 self.on_merge_finished(now, &agent, &commit, outcome);
             }
+            Event::StoreRecovered => self.doubt_everybody(),
             Event::BranchMoved { head } => {
                 self.fleet.branch_head = Some(head);
                 self.want_push(Duration::ZERO);

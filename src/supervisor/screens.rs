@@ -38,9 +38,12 @@ impl Supervisor {
                 | Screen::Unrecognised { .. } => {}
             },
             Phase::Delivering { .. } => self.screen_at_delivery(now, id, screen),
-            // An adopted agent that ended its turn while nobody listened and whose spool is lost.
-            Phase::Working if screen == Screen::Ready && self.fleet.agents[id].held.is_none() => {
-                self.at_prompt(now, id);
+            // An adopted agent that ended its turn while nobody listened and whose spool is lost, or
+            // one whose own hook says it waits.
+            Phase::Working
+                if screen == Screen::Ready && (agent.held.is_none() || agent.doubted) =>
+            {
+                self.found_at_prompt(now, id);
             }
             Phase::Absent
             | Phase::Launching
@@ -51,6 +54,42 @@ impl Supervisor {
             | Phase::Stopping { .. }
             | Phase::Backoff { .. }
             | Phase::Failed => {}
+        }
+    }
+
+    /// Its turn ended and nobody heard of it: what it did is there, so it is told to look first.
+    fn found_at_prompt(&mut self, now: Timestamp, id: &AgentId) {
+        if let Some(agent) = self.fleet.agents.get_mut(id) {
+            agent.doubted = false;
+            if let Some(held) = agent.held.as_mut().filter(|held| held.delivered) {
+                held.interrupted = true;
+            }
+        }
+        self.at_prompt(now, id);
+    }
+
+    /// It should be working, but a hook of its own or a gap in what we heard says otherwise. One
+    /// look at the screen decides; its task, if it holds one, is told to it again.
+    pub(super) fn doubt(&mut self, id: &AgentId) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if agent.phase != Phase::Working || agent.in_background {
+            return;
+        }
+        agent.doubted = true;
+        let look = Action::CheckScreen {
+            agent: id.clone(),
+            incarnation: agent.incarnation,
+            after: LOOK_AGAIN,
+        };
+        self.act(look);
+    }
+
+    pub(super) fn doubt_everybody(&mut self) {
+        let all: Vec<AgentId> = self.fleet.agents.keys().cloned().collect();
+        for id in all {
+            self.doubt(&id);
         }
     }
 

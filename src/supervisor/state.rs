@@ -93,6 +93,12 @@ pub struct AgentState {
     /// The newest inventory did not show its container, and none has confirmed that yet.
     #[serde(default)]
     pub missing: bool,
+    /// It should be working, but something says that it is not: its next free screen ends the turn.
+    #[serde(default)]
+    pub doubted: bool,
+    /// Its turn ended with background tasks that run on.
+    #[serde(default)]
+    pub in_background: bool,
     pub last_hook: Option<String>,
     pub last_hook_at: Option<Timestamp>,
 }
@@ -448,6 +454,8 @@ impl AgentState {
             last_title: String::new(),
             asked_to_commit: false,
             missing: false,
+            doubted: false,
+            in_background: false,
             last_hook: None,
             last_hook_at: None,
         }

@@ -224,7 +224,7 @@ impl Shared {
 
     /// Ahead and behind of every agent's newest imported commit.
     async fn measure(&self) {
-        let agents = crate::daemon::start::agents(&self.house.config);
+        let agents = crate::daemon::prepare::agents(&self.house.config);
         let measured = super::super::blocking(&self.house.git, move |git| {
             let branch = git.branch_head()?;
             let mut distances = Vec::new();

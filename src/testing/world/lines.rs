@@ -92,6 +92,7 @@ pub(super) fn event(event: &Event) -> Option<String> {
             commit: id,
             outcome,
         } => format!("merge of {agent} {}: {}", commit(id), merged(outcome)),
+        Event::StoreRecovered => "the store takes writes again".to_owned(),
         Event::BranchMoved { head } => format!("branch moved to {}", commit(head)),
         Event::PushFinished(outcome) => match outcome {
             PushOutcome::Pushed { head } => format!("pushed {}", commit(head)),

@@ -464,3 +464,33 @@ fn the_remote_is_looked_at_after_each_start() {
     assert!(world.git.branch_contains(&world.git.remote.clone()));
     assert!(world.fleet().merging.fetch_at > Some(Timestamp(0)));
 }
+
+#[test]
+fn a_turn_whose_end_was_lost_is_found_by_a_look_and_its_task_told_again() {
+    let mut world = at_work();
+    world.escape(&worker());
+    world.advance(Duration::from_secs(60));
+    assert_eq!(state(&world).phase, Phase::Working, "no hook told");
+    world.observe(Event::StoreRecovered);
+    world.advance(Duration::from_secs(5));
+    let held = state(&world).held.unwrap();
+    assert!(
+        held.delivered && held.text.starts_with("You were interrupted"),
+        "{}",
+        held.text
+    );
+    assert_eq!(state(&world).phase, Phase::Working);
+    world.turn_ends(&worker(), &Turn::default());
+    world.run_outbox();
+    assert_eq!(world.unfinished(), Vec::<String>::new());
+}
+
+#[test]
+fn a_look_at_an_agent_that_works_disturbs_nothing() {
+    let mut world = at_work();
+    let before = state(&world).held;
+    world.observe(Event::StoreRecovered);
+    world.advance(Duration::from_secs(5));
+    assert_eq!(state(&world).phase, Phase::Working);
+    assert_eq!(state(&world).held, before);
+}
