@@ -95,8 +95,7 @@ impl Supervisor {
                 "the manager rests: {} planning rounds in a row brought no new task",
                 planning.empty_rounds
             );
-            let hint =
-                "change PROJECT_DIRECTION.md, add an item to a task list, or `orchestrator plan`";
+            let hint = "push a changed PROJECT_DIRECTION.md, add an item to a task list, or `orchestrator plan`";
             self.notice(now, None, &text, Some(hint.into()));
         }
     }
