@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use orchestrator::cli::Exit;
+use orchestrator::model::Screen;
 
 use orchestrator::testing::scripted_model::{Condition, Rule, Scenario, Step};
 
@@ -144,6 +145,64 @@ fn a_disk_that_is_full_for_a_while_in_a_turn_costs_no_work() {
         let text = std::fs::read_to_string(&list).ok()?;
         (text.matches("- [x] ").count() == 2).then_some(())
     });
+    stage.down();
+    stage.nothing_is_left();
+    drop(disk);
+}
+
+/// Works once, however often it is told, and waits at a gate at the end of its turn.
+fn one_gate() -> Scenario {
+    let mut script = worker_script();
+    let rule = Rule {
+        name: "one gate".into(),
+        when: vec![Condition::text("the last gate")],
+        steps: vec![
+            Step::bash(
+                "[ -e work/last.txt ] || { mkdir -p work; echo ran >> work/last.txt; git add work; git commit -qm last; }",
+                "Work, unless it is done",
+            ),
+            Step::bash(
+                "touch .gate-z.waiting; until [ -e .gate-z.open ]; do sleep 0.1; done; echo open",
+                "Wait at the gate",
+            ),
+        ],
+        finally: "Went through the last one.".into(),
+    };
+    script.rules.insert(0, rule);
+    script
+}
+
+#[test]
+fn an_end_of_a_turn_that_nobody_could_store_is_found_when_there_is_room_again() {
+    let list = "- [ ] go through the last gate\n- [ ] and the next one\n";
+    let stage = Stage::set(Setup {
+        scenario: one_gate(),
+        files: vec![("WORKER_1_TASK_LIST.md", list.into())],
+        ..Setup::default()
+    });
+    let disk = SmallDisk::mount(&stage, "256m");
+    stage.up_and_ready();
+    stage.until_at_gate("worker-1", "z");
+    let filling = disk.fill();
+    stage.open_gate("worker-1", "z");
+    eventually("its turn is over on its screen", || {
+        let screen = stage
+            .tmux(&["capture-pane", "-p", "-t", "=worker-1:"])
+            .stdout;
+        let over = screen.contains("Went through the last one.")
+            && orchestrator::claude::classify(&screen) == Screen::Ready;
+        over.then_some(())
+    });
+    let view = stage.view();
+    let stuck = agent(&view, "worker-1");
+    assert_eq!(
+        stuck.tasks_done, 0,
+        "nothing was promised: {}",
+        stuck.reason
+    );
+    std::fs::remove_file(&filling).unwrap();
+    stage.until_done(2);
+    assert_eq!(stage.runs_of("last"), 1);
     stage.down();
     stage.nothing_is_left();
     drop(disk);
