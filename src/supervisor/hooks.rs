@@ -6,7 +6,7 @@ use super::Supervisor;
 use super::action::{Action, ClaimFor};
 use super::input::HookInput;
 use super::lifecycle::finish_action;
-use super::state::{FinishAs, Finishing, Phase};
+use super::state::{FinishAs, Finishing, Phase, QUIET};
 use crate::model::{
     AgentId, CallbackId, CommitId, Ending, HookAnswer, HookFact, HookReport, Incarnation,
     SessionId, TaskSource, Timestamp,
@@ -110,6 +110,8 @@ impl Supervisor {
         agent.last_hook_at = Some(now);
         if !matches!(report.fact, HookFact::Notified { .. }) {
             agent.doubted = false;
+            agent.free_looks = 0;
+            agent.look_at = agent.look_at.map(|_| now + QUIET);
         }
         if report.head.is_some() {
             agent.head.clone_from(&report.head);

@@ -183,6 +183,7 @@ impl Supervisor {
         if self.ready {
             self.expire_agents(now);
             self.expire_imports(now);
+            self.look_at_quiet_ones(now);
         }
         self.expire_remote(now);
         self.settle(now);
@@ -198,6 +199,7 @@ impl Supervisor {
         });
         agents
             .chain(self.merging_deadlines())
+            .chain(self.quiet_deadlines())
             .chain(self.planning_deadline())
             .min_by_key(|(at, _)| *at)
     }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::action::Action;
-use super::state::Phase;
+use super::state::{Phase, QUIET};
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
 
 /// How often the first screen is looked at before a greeted agent counts as ready anyway.
 const LOOKS: u32 = 20;
+/// Looks that must find a free prompt before a turn counts as over without a hook.
+const FREE_LOOKS: u32 = 2;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A dialog or a login problem is looked at this often: a person may have closed it.
 pub(super) const LOOK_AT_DIALOG: Duration = Duration::from_secs(5);
@@ -45,11 +48,11 @@ impl Supervisor {
             {
                 self.found_at_prompt(now, id);
             }
+            Phase::Working => self.believe(id),
             Phase::Absent
             | Phase::Launching
             | Phase::Idle
             | Phase::Claiming { .. }
-            | Phase::Working
             | Phase::Limited { .. }
             | Phase::Stopping { .. }
             | Phase::Backoff { .. }
@@ -60,7 +63,18 @@ impl Supervisor {
     /// Its turn ended and nobody heard of it: what it did is there, so it is told to look first.
     fn found_at_prompt(&mut self, now: Timestamp, id: &AgentId) {
         if let Some(agent) = self.fleet.agents.get_mut(id) {
+            agent.free_looks += 1;
+            if agent.doubted && agent.free_looks < FREE_LOOKS {
+                let (agent, incarnation) = (id.clone(), agent.incarnation);
+                self.act(Action::CheckScreen {
+                    agent,
+                    incarnation,
+                    after: BETWEEN_LOOKS,
+                });
+                return;
+            }
             agent.doubted = false;
+            agent.free_looks = 0;
             if let Some(held) = agent.held.as_mut().filter(|held| held.delivered) {
                 held.interrupted = true;
             }
@@ -78,12 +92,46 @@ impl Supervisor {
             return;
         }
         agent.doubted = true;
+        agent.free_looks = 0;
         let look = Action::CheckScreen {
             agent: id.clone(),
             incarnation: agent.incarnation,
             after: LOOK_AGAIN,
         };
         self.act(look);
+    }
+
+    /// Its screen shows something else than a free prompt.
+    fn believe(&mut self, id: &AgentId) {
+        if let Some(agent) = self.fleet.agents.get_mut(id) {
+            agent.doubted = false;
+            agent.free_looks = 0;
+        }
+    }
+
+    /// Working agents of which nothing was heard for a while.
+    pub(super) fn look_at_quiet_ones(&mut self, now: Timestamp) {
+        let quiet: Vec<AgentId> = self
+            .fleet
+            .agents
+            .values_mut()
+            .filter(|agent| agent.look_at.is_some_and(|at| at <= now))
+            .map(|agent| {
+                agent.look_at = Some(now + QUIET);
+                agent.id.clone()
+            })
+            .collect();
+        for id in quiet {
+            self.doubt(&id);
+        }
+    }
+
+    pub(super) fn quiet_deadlines(&self) -> impl Iterator<Item = (Timestamp, String)> {
+        let known = self.fleet.agents.values().filter(|_| self.ready);
+        known.filter_map(|agent| {
+            let at = agent.look_at?;
+            Some((at, format!("{}: a look, it is quiet", agent.id)))
+        })
     }
 
     pub(super) fn doubt_everybody(&mut self) {

@@ -1,6 +1,7 @@
 //! Everything the supervisor remembers. Ordered, serialisable, and checked.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,9 @@ use crate::model::{
     Timestamp,
 };
 
+/// A working agent that says nothing for so long is looked at: a person may have interrupted it,
+/// which no hook tells. Long thinking and long tools are quiet too, and show on the screen.
+pub(super) const QUIET: Duration = Duration::from_secs(120);
 /// Notices kept; older ones fall out.
 const NOTICES: usize = 50;
 
@@ -96,6 +100,12 @@ pub struct AgentState {
     /// It should be working, but something says that it is not: its next free screen ends the turn.
     #[serde(default)]
     pub doubted: bool,
+    /// Free screens in a row while it is doubted; two end the turn.
+    #[serde(default)]
+    pub free_looks: u32,
+    /// While it works: when to look at its screen if no hook comes until then.
+    #[serde(default)]
+    pub look_at: Option<Timestamp>,
     /// Its turn ended with background tasks that run on.
     #[serde(default)]
     pub in_background: bool,
@@ -455,6 +465,8 @@ impl AgentState {
             asked_to_commit: false,
             missing: false,
             doubted: false,
+            free_looks: 0,
+            look_at: None,
             in_background: false,
             last_hook: None,
             last_hook_at: None,
@@ -466,6 +478,7 @@ impl AgentState {
         if self.phase.word() != phase.word() {
             self.since = now;
         }
+        self.look_at = (phase == Phase::Working).then(|| now + QUIET);
         self.phase = phase;
         self.reason = reason.into();
     }

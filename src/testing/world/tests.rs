@@ -494,3 +494,21 @@ fn a_look_at_an_agent_that_works_disturbs_nothing() {
     assert_eq!(state(&world).phase, Phase::Working);
     assert_eq!(state(&world).held, before);
 }
+
+#[test]
+fn a_turn_that_a_person_interrupted_and_left_goes_on() {
+    let mut world = at_work();
+    world.escape(&worker());
+    world.advance(Duration::from_secs(60));
+    assert_eq!(state(&world).phase, Phase::Working, "no hook told");
+    world.advance(Duration::from_secs(90));
+    let held = state(&world).held.unwrap();
+    assert!(
+        held.text.starts_with("You were interrupted"),
+        "{}",
+        held.text
+    );
+    world.turn_ends(&worker(), &Turn::default());
+    world.run_outbox();
+    assert_eq!(world.unfinished(), Vec::<String>::new());
+}
