@@ -1,6 +1,6 @@
 //! What tells us without being asked: the engine's events and saved task lists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,19 +16,24 @@ use super::handle::{DriverHandle, Input};
 use super::house::House;
 use super::lists::DIRECTION;
 use crate::model::Timestamp;
-use crate::ports::{PortResult, RuntimeEventKind};
+use crate::ports::runtime::KILLED;
+use crate::ports::{ObservedContainer, PortResult, RuntimeEventKind};
 use crate::supervisor::Event;
 
 /// Between tries while the engine is away.
 const RECONNECT: Duration = Duration::from_secs(1);
-const RECONNECT_MOST: Duration = Duration::from_secs(30);
+const RECONNECT_MOST: Duration = Duration::from_secs(5);
+/// From a kill for lack of memory to the end of the container, where the one is why of the other.
+/// Observed: 30 to 50 ms.
+const DIES_OF_IT: Duration = Duration::from_secs(10);
 /// Between looks for ends that no event told of.
 const LOOK_FOR_ENDS: Duration = Duration::from_secs(10);
 /// An editor writes, syncs, renames: one save is several notifications.
 const SETTLE: Duration = Duration::from_millis(60);
 
 /// Follows the engine's events until `end`, from `since`: a moment before the first inventory, so
-/// that nothing falls between the two. After each reconnection an inventory tells what was missed.
+/// that nothing falls between the two. When they end the supervisor is told that the engine is
+/// away, and after each reconnection, with an inventory, that it is back.
 pub(super) async fn follow_engine(
     house: Arc<House>,
     driver: DriverHandle,
@@ -45,6 +50,8 @@ pub(super) async fn follow_engine(
         };
         if let Err(error) = ended {
             tracing::warn!(error = error.chain(), "the engine's events ended");
+            let reason = error.chain();
+            driver.tell(Event::EngineAway { reason }).await;
         }
         if connected {
             delay = RECONNECT;
@@ -69,31 +76,31 @@ async fn follow_once(
     *connected = true;
     if first.take().is_none() {
         let inventory = take_inventory(house).await;
-        driver.tell(Event::InventoryTaken(inventory)).await;
+        driver.tell(Event::EngineBack(inventory)).await;
     }
-    let mut starved: BTreeSet<String> = BTreeSet::new();
+    // When something was last killed in a container for lack of memory.
+    let mut starved: BTreeMap<String, Timestamp> = BTreeMap::new();
     while let Some(event) = events.next().await {
         let event = event?;
         match event.kind {
             RuntimeEventKind::Started => {}
             RuntimeEventKind::OutOfMemory => {
-                starved.insert(event.name);
-                let text = "something in its container was killed for lack of memory".to_owned();
-                let hint = Some("raise `container.memory`".to_owned());
+                starved.insert(event.name, event.at);
                 driver
-                    .tell(Event::Noticed {
-                        agent: Some(event.agent),
-                        text,
-                        hint,
+                    .tell(Event::Starved {
+                        agent: event.agent,
+                        incarnation: event.incarnation,
                     })
                     .await;
             }
             RuntimeEventKind::Died { exit_code } => {
-                // An engine that shuts down stops everything first; its end is not theirs.
-                // The inventory after the reconnection tells who is really gone.
-                house.runtime.probe().await?;
+                let before = starved.remove(&event.name);
+                let out_of_memory = exit_code == KILLED
+                    && match before {
+                        Some(at) => event.at.since(at) <= DIES_OF_IT,
+                        None => is_starved(house, &event.name).await,
+                    };
                 house.lives.fetch_add(1, Ordering::SeqCst);
-                let out_of_memory = starved.remove(&event.name) && exit_code == 137;
                 driver
                     .tell(Event::Exited {
                         agent: event.agent,
@@ -106,6 +113,13 @@ async fn follow_once(
         }
     }
     Ok(())
+}
+
+/// The two events may come in the wrong order; the container itself knows both.
+async fn is_starved(house: &House, name: &str) -> bool {
+    let all = house.runtime.list(&house.config.project).await;
+    let mut all = all.unwrap_or_default().into_iter();
+    all.any(|container| container.name == name && container.starved())
 }
 
 /// Ends that no event told of, or that were told in the wrong order. Seen twice in a row, so that
@@ -145,7 +159,7 @@ pub(super) async fn find_missed_ends(
                     agent: agent.id.clone(),
                     incarnation: agent.incarnation,
                     exit_code: seen.and_then(|container| container.exit_code),
-                    out_of_memory: seen.is_some_and(|container| container.oom_killed),
+                    out_of_memory: seen.is_some_and(ObservedContainer::starved),
                 })
                 .await;
         }

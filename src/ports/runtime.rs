@@ -13,6 +13,9 @@ use tokio::io::AsyncWrite;
 use super::PortResult;
 use crate::model::{AgentId, Incarnation, ProjectId, Timestamp};
 
+/// The exit code of a main process that was killed, for lack of memory or by somebody.
+pub const KILLED: i64 = 137;
+
 /// What the engine says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeInfo {
@@ -109,9 +112,17 @@ pub struct ObservedContainer {
     pub running: bool,
     /// Set once it has ended.
     pub exit_code: Option<i64>,
+    /// Something in it was killed for lack of memory, at any time of its life.
     pub oom_killed: bool,
     /// The hash of the specification it was made from.
     pub spec_hash: String,
+}
+
+impl ObservedContainer {
+    /// Its main process ended for lack of memory: a child's end alone leaves another exit code.
+    pub fn starved(&self) -> bool {
+        self.oom_killed && self.exit_code == Some(KILLED)
+    }
 }
 
 /// Something the engine told us about a container of ours.
@@ -199,7 +210,8 @@ pub trait Runtime: Send + Sync {
     /// incarnation are not used), for work on a checkout whose agent is not running.
     async fn run_once(&self, spec: &ContainerSpec, command: &ExecSpec) -> PortResult<ExecOutput>;
 
-    /// Events of the project's containers after `since`. Ends with an error when the engine goes away.
+    /// Events of the project's containers after `since`. Ends with an error when the engine goes
+    /// away; a death that was the engine's own doing on its way out is not told before that.
     async fn events(
         &self,
         project: &ProjectId,

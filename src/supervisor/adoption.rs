@@ -33,6 +33,8 @@ impl Supervisor {
             Inventory::Seen(seen) => seen,
         };
         self.ready = true;
+        // Stored by a daemon that ended while the engine was away.
+        let back = first && self.engine_is_away();
         for id in self.policy.agents() {
             let lives: Vec<&SeenContainer> = seen.iter().filter(|c| c.agent == id).collect();
             self.reconcile(now, &id, &lives, first);
@@ -50,6 +52,9 @@ impl Supervisor {
                 );
                 self.stop_life(&container.agent, container.incarnation);
             }
+        }
+        if back {
+            self.fleet.engine_away = None;
         }
     }
 

@@ -9,6 +9,13 @@ use crate::model::{AgentId, CommitId, HookReport, Incarnation, Screen, Task, Tas
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     InventoryTaken(Inventory),
+    /// The engine's event stream broke, or it stops its containers before it goes. Told until
+    /// [`Event::EngineBack`], as often as one likes.
+    EngineAway {
+        reason: String,
+    },
+    /// Its events are followed again; the inventory was taken after that.
+    EngineBack(Inventory),
     Launched {
         agent: AgentId,
         incarnation: Incarnation,
@@ -19,14 +26,19 @@ pub enum Event {
         incarnation: Incarnation,
         reason: String,
         hint: Option<String>,
-        /// False when trying again cannot help.
-        retry: bool,
+        again: Again,
     },
     Exited {
         agent: AgentId,
         incarnation: Incarnation,
         exit_code: Option<i64>,
         out_of_memory: bool,
+    },
+    /// Something in its container was killed for lack of memory, perhaps its main process: then
+    /// its end follows.
+    Starved {
+        agent: AgentId,
+        incarnation: Incarnation,
     },
     Hook(HookInput),
     /// The answer to a Stop hook did not reach the agent: its helper spooled the callback.
@@ -94,6 +106,17 @@ pub enum Event {
         text: String,
         hint: Option<String>,
     },
+}
+
+/// What may become of a launch that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It would fail again.
+    Never,
+    /// It may work; its failures are counted.
+    Counted,
+    /// There was no engine to ask.
+    WithTheEngine,
 }
 
 /// A hook callback with what the driver knows about it.

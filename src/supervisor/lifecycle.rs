@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::action::{Action, ClaimFor};
+use super::input::Again;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AfterStop, FinishAs, Finishing, Phase};
 use super::{Supervisor, texts, with_jitter};
@@ -31,12 +32,14 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        agent.restarts += 1;
         let incarnation = match agent.phase {
             Phase::Backoff {
                 same_life: true, ..
             } => agent.incarnation,
-            _ => agent.incarnation.next(),
+            _ => {
+                agent.restarts += 1;
+                agent.incarnation.next()
+            }
         };
         self.launch(now, id, incarnation, reason);
     }
@@ -127,7 +130,7 @@ impl Supervisor {
         incarnation: Incarnation,
         reason: &str,
         hint: Option<String>,
-        retry: bool,
+        again: Again,
     ) {
         if !self.is_current(id, incarnation) {
             return;
@@ -140,6 +143,11 @@ impl Supervisor {
             return;
         }
         let stopping = matches!(phase, Phase::Stopping { .. });
+        let no_engine = again == Again::WithTheEngine || self.engine_is_away();
+        if no_engine && !stopping && again != Again::Never {
+            self.wait_for_engine(now, id);
+            return;
+        }
         self.notice(
             now,
             Some(id),
@@ -148,7 +156,7 @@ impl Supervisor {
         );
         if stopping {
             self.on_exited(now, id, incarnation, None, false);
-        } else if retry {
+        } else if again != Again::Never {
             self.crashed(now, id, &format!("could not be launched: {reason}"), 0.5);
             // Its container may run all the same: only the same life again is no second copy.
             if let Some(agent) = self.fleet.agents.get_mut(id)
@@ -189,7 +197,8 @@ impl Supervisor {
             Phase::Claiming { task, .. } => Some(task.clone()),
             _ => None,
         };
-        let cause = exit_cause(exit_code, out_of_memory);
+        let cause = exit_cause(exit_code, out_of_memory, &self.policy.memory);
+        let with_engine = self.fleet.engine_away.is_some();
         match agent.phase {
             // A stop that outlived its daemon: whoever started the next one wants the agent.
             Phase::Stopping {
@@ -198,12 +207,15 @@ impl Supervisor {
                 agent.restarts += 1;
                 self.launch_next(now, id, "restarting as asked");
             }
-            Phase::Stopping {
-                then: AfterStop::Crash,
-            } if !ending => self.crashed(now, id, &cause, 0.5),
-            Phase::Stopping { .. } => agent.enter(now, Phase::Absent, "stopped"),
+            Phase::Stopping { .. } if ending => agent.enter(now, Phase::Absent, "stopped"),
             _ if ending => agent.enter(now, Phase::Absent, format!("{cause} while the fleet ends")),
-            _ => self.crashed(now, id, &cause, 0.5),
+            _ if with_engine => self.ended_with_engine(now, id, &cause),
+            _ => {
+                self.crashed(now, id, &cause, 0.5);
+                if out_of_memory {
+                    self.ran_out_of_memory(now, id);
+                }
+            }
         }
         // The queue may have given it the task already: ask, so that it is in nobody's hand lost.
         if let Some(task) = claiming {
@@ -294,9 +306,16 @@ impl Supervisor {
             self.at_prompt(now, id);
             return;
         }
+        let away = self.engine_is_away();
+        let deadline = now + self.policy.start_deadline;
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        // It may have ended with the engine; who knows when that is back.
+        if away && let Phase::Starting { until, .. } = &mut agent.phase {
+            *until = deadline;
+            return;
+        }
         let incarnation = agent.incarnation;
         agent.enter(
             now,
@@ -360,9 +379,9 @@ impl Supervisor {
     }
 }
 
-fn exit_cause(exit_code: Option<i64>, out_of_memory: bool) -> String {
+fn exit_cause(exit_code: Option<i64>, out_of_memory: bool, limit: &str) -> String {
     match (exit_code, out_of_memory) {
-        (_, true) => "killed for lack of memory".into(),
+        (_, true) => format!("killed for lack of memory (`container.memory` is {limit})"),
         (Some(0), _) => "Claude Code ended by itself (exit 0)".into(),
         (Some(137), _) => "killed (exit 137)".into(),
         (Some(code), _) => format!("exited with code {code}"),

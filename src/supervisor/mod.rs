@@ -22,6 +22,7 @@ mod action;
 mod adoption;
 mod delivery;
 mod ending;
+mod engine;
 mod hooks;
 mod input;
 mod leasing;
@@ -36,7 +37,7 @@ mod view;
 
 pub use action::{Action, ClaimFor, NewTask};
 pub use input::{
-    Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
+    Again, Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
     RemoteOutcome, SeenContainer,
 };
 pub use policy::Policy;
@@ -97,6 +98,8 @@ impl Supervisor {
     pub fn observe(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
         match event {
             Event::InventoryTaken(inventory) => self.on_inventory(now, inventory),
+            Event::EngineAway { reason } => self.on_engine_away(now, &reason),
+            Event::EngineBack(inventory) => self.on_engine_back(now, inventory),
             Event::Launched {
                 agent,
                 incarnation,
@@ -109,9 +112,9 @@ impl Supervisor {
                 incarnation,
                 reason,
                 hint,
-                retry,
+                again,
             } => {
-                self.on_launch_failed(now, &agent, incarnation, &reason, hint, retry);
+                self.on_launch_failed(now, &agent, incarnation, &reason, hint, again);
             }
             Event::Exited {
                 agent,
@@ -121,6 +124,7 @@ impl Supervisor {
             } => {
                 self.on_exited(now, &agent, incarnation, exit_code, out_of_memory);
             }
+            Event::Starved { agent, incarnation } => self.on_starved(now, &agent, incarnation),
             Event::Hook(hook) => self.on_hook(now, hook),
             Event::AnswerLost {
                 agent,

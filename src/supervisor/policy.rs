@@ -29,6 +29,8 @@ pub struct Policy {
     /// From paste to its UserPromptSubmit. Observed: 30 to 120 ms.
     pub receipt_deadline: Duration,
     pub delivery_attempts: u32,
+    /// `container.memory`, as people write it.
+    pub memory: String,
 }
 
 impl Policy {
@@ -67,6 +69,7 @@ impl Default for Policy {
             start_deadline: Duration::from_secs(120),
             receipt_deadline: Duration::from_secs(8),
             delivery_attempts: 4,
+            memory: "4GiB".into(),
         }
     }
 }

@@ -30,6 +30,9 @@ pub struct Fleet {
     pub phase: FleetPhase,
     #[serde(default)]
     pub branch_head: Option<CommitId>,
+    /// Since when the container engine is away, as far as we know.
+    #[serde(default)]
+    pub engine_away: Option<Timestamp>,
     #[serde(default)]
     pub notices: Vec<Notice>,
     #[serde(default)]
@@ -359,6 +362,7 @@ impl Fleet {
             planning: Planning::default(),
             phase: FleetPhase::Running,
             branch_head: None,
+            engine_away: None,
             notices: Vec::new(),
             unknown_hooks: BTreeMap::new(),
             late_events: 0,

@@ -7,7 +7,7 @@ use crate::claude::launch as claude_launch;
 use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
-use crate::supervisor::Event;
+use crate::supervisor::{Again, Event};
 use crate::worktree::{CheckoutSpec, GitStore, Identity};
 
 impl Shared {
@@ -54,13 +54,23 @@ impl Shared {
                     agent,
                     incarnation,
                     reason: error.chain(),
-                    retry: error.kind != ErrorKind::Refused,
+                    again: self.again_after(&error).await,
                     hint: error.hint,
                 }
             }
         };
         self.house.lives.fetch_add(1, Ordering::SeqCst);
         self.driver.tell(event).await;
+    }
+
+    async fn again_after(&self, error: &PortError) -> Again {
+        match error.kind {
+            ErrorKind::Refused => Again::Never,
+            ErrorKind::Transient if self.house.runtime.probe().await.is_err() => {
+                Again::WithTheEngine
+            }
+            _ => Again::Counted,
+        }
     }
 
     async fn try_launch(
@@ -93,10 +103,10 @@ impl Shared {
         }
         let seen = self.house.runtime.start(&spec).await?;
         Ok(Launched {
-            container: seen.name,
             running: seen.running,
             exit_code: seen.exit_code,
-            out_of_memory: seen.oom_killed,
+            out_of_memory: seen.starved(),
+            container: seen.name,
         })
     }
 

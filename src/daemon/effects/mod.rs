@@ -311,7 +311,7 @@ impl Shared {
                 agent,
                 incarnation,
                 exit_code: seen.as_ref().and_then(|c| c.exit_code),
-                out_of_memory: seen.is_some_and(|c| c.oom_killed),
+                out_of_memory: seen.is_some_and(|c| c.starved()),
             })
             .await;
     }
@@ -352,7 +352,7 @@ async fn list(house: &House) -> Inventory {
                     incarnation: c.incarnation,
                     running: c.running,
                     exit_code: c.exit_code,
-                    out_of_memory: c.oom_killed,
+                    out_of_memory: c.starved(),
                 })
                 .collect(),
         ),

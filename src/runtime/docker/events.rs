@@ -2,7 +2,8 @@
 //! checks, our own execs) would drown them.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::future::ready;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::Docker;
 use bollard::models::EventMessage;
@@ -10,12 +11,14 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
-use super::error::{classify, stream_ended};
+use super::error::{classify, stream_ended, too_late};
 use crate::model::{ProjectId, Timestamp};
 use crate::ports::{PortResult, RuntimeEvent, RuntimeEventKind};
 use crate::runtime::labels;
 
 const ATTEMPT: &str = "following the Docker engine's events";
+/// For an engine to say that it remembers a death; it has it in memory.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `Runtime::events`. Events at exactly `since` are told again, because two may share a
 /// millisecond: twice is harmless, never is not. The engine remembers only its last few hundred
@@ -31,12 +34,6 @@ pub(super) async fn events(
         .map_err(|error| classify(ATTEMPT, error))?;
     // The request leaves at the first poll; a start time closes the gap until then.
     let since = since.unwrap_or_else(now);
-    let words = |words: &[&str]| {
-        words
-            .iter()
-            .map(|&word| word.to_owned())
-            .collect::<Vec<_>>()
-    };
     let filters = HashMap::from([
         ("type", words(&["container"])),
         ("event", words(&["start", "die", "oom"])),
@@ -52,21 +49,87 @@ pub(super) async fn events(
         .since(&engine_time(since))
         .filters(&filters)
         .build();
-    let told = docker.events(Some(options)).filter_map(|event| async move {
-        match event {
-            Ok(message) => translate(message).map(Ok),
-            Err(error) => Some(Err(classify(ATTEMPT, error))),
+    let asked = docker.clone();
+    let told = docker.events(Some(options)).filter_map(move |event| {
+        let docker = asked.clone();
+        async move {
+            match event {
+                Ok(message) => believe(&docker, message).await.transpose(),
+                Err(error) => Some(Err(classify(ATTEMPT, error))),
+            }
         }
     });
     // It has no end of its own.
     let end = stream::once(async { Err(stream_ended(ATTEMPT)) });
-    Ok(told.chain(end).boxed())
+    let until_an_error = told.chain(end).scan(false, |ended, event| {
+        let over = std::mem::replace(ended, event.is_err());
+        ready((!over).then_some(event))
+    });
+    Ok(until_an_error.boxed())
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// An engine that is stopped stops every container first, and tells of it on the streams that are
+/// still open: these deaths are its own. So each death is asked for again, on another connection.
+/// An engine that goes away takes none (20.10 closes its socket before it stops anything); where
+/// systemd holds the socket, the next engine answers, and has never heard of it.
+async fn believe(docker: &Docker, message: EventMessage) -> PortResult<Option<RuntimeEvent>> {
+    let (id, nanos) = (
+        message.actor.as_ref().and_then(|actor| actor.id.clone()),
+        message.time_nano,
+    );
+    let event = translate(message);
+    let died = event
+        .as_ref()
+        .is_some_and(|event| matches!(event.kind, RuntimeEventKind::Died { .. }));
+    if let (true, Some(id), Some(nanos)) = (died, id, nanos) {
+        let remembered = tokio::time::timeout(PATIENCE, is_remembered(docker, &id, nanos));
+        match remembered.await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err(stream_ended(ATTEMPT)),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(too_late(ATTEMPT, PATIENCE.as_secs())),
+        }
+    }
+    Ok(event)
+}
+
+async fn is_remembered(docker: &Docker, id: &str, nanos: i64) -> PortResult<bool> {
+    let filters = HashMap::from([
+        ("type", words(&["container"])),
+        ("event", words(&["die"])),
+        ("container", words(&[id])),
+    ]);
+    let options = EventsOptionsBuilder::new()
+        .since(&engine_nanos(nanos))
+        .until(&engine_nanos(nanos.saturating_add(1)))
+        .filters(&filters)
+        .build();
+    let mut told = docker.events(Some(options));
+    while let Some(event) = told.next().await {
+        let event = event.map_err(|error| classify(ATTEMPT, error))?;
+        if event.time_nano == Some(nanos) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn engine_nanos(nanos: i64) -> String {
+    const SECOND: i64 = 1_000_000_000;
+    format!(
+        "{}.{:09}",
+        nanos.div_euclid(SECOND),
+        nanos.rem_euclid(SECOND)
+    )
 }
 
 /// The engine's `seconds.nanoseconds`.
 fn engine_time(at: Timestamp) -> String {
-    let (seconds, millis) = (at.0.div_euclid(1000), at.0.rem_euclid(1000));
-    format!("{seconds}.{millis:03}000000")
+    engine_nanos(at.0.saturating_mul(1_000_000))
 }
 
 fn now() -> Timestamp {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::World;
 use super::mind::Doing;
-use crate::model::{AgentId, HookFact, SessionId};
+use crate::model::{AgentId, HookFact, Incarnation, SessionId};
 use crate::supervisor::Event;
 
 /// How a turn ends.
@@ -242,11 +242,27 @@ impl World {
         true
     }
 
-    /// The engine goes or comes; on its return the driver takes an inventory.
+    /// The engine goes or comes, and its containers run on; on its return the driver takes an
+    /// inventory.
     pub fn engine(&mut self, up: bool) {
         self.engine_up = up;
         let inventory = self.inventory();
+        if up {
+            return self.observe(Event::EngineBack(inventory));
+        }
+        let reason = "connection refused".into();
+        self.observe(Event::EngineAway { reason });
         self.observe(Event::InventoryTaken(inventory));
+    }
+
+    /// The engine goes and takes its containers along, which nobody hears.
+    pub fn engine_stops_everything(&mut self) {
+        self.engine(false);
+        let running = self.containers.iter().filter(|(_, c)| c.running);
+        let all: Vec<(AgentId, Incarnation)> = running.map(|(key, _)| key.clone()).collect();
+        for (agent, life) in all {
+            self.kill(&agent, life, 143, false);
+        }
     }
 
     pub fn add_task(&mut self, owner: &AgentId, description: &str) {

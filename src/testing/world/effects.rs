@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::mind::Doing;
 use super::{Container, Waiting, World};
 use crate::model::{AgentId, HookFact, Incarnation, Screen};
-use crate::supervisor::{Action, Event, ImportOutcome};
+use crate::supervisor::{Action, Again, Event, ImportOutcome};
 
 impl World {
     /// At once what the driver does itself; the rest waits for its step.
@@ -172,18 +172,19 @@ impl World {
     }
 
     fn launch(&mut self, agent: &AgentId, incarnation: Incarnation) -> Event {
-        let failed = |reason: &str, retry| Event::LaunchFailed {
+        let failed = |reason: &str, again| Event::LaunchFailed {
             agent: agent.clone(),
             incarnation,
             reason: reason.to_owned(),
             hint: None,
-            retry,
+            again,
         };
         if !self.engine_up {
-            return failed("the engine does not answer", true);
+            return failed("the engine does not answer", Again::WithTheEngine);
         }
         if let Some(retry) = self.launch_faults.pop() {
-            return failed("told to fail", retry);
+            let again = if retry { Again::Counted } else { Again::Never };
+            return failed("told to fail", again);
         }
         if let Some(other) = self.live(agent).filter(|life| *life != incarnation) {
             panic!(
@@ -196,7 +197,7 @@ impl World {
             .entry((agent.clone(), incarnation))
             .or_default();
         if container.exit_code.is_some() {
-            return failed("a container of this life has ended already", true);
+            return failed("a container of this life has ended already", Again::Counted);
         }
         container.running = true;
         self.doors.insert(agent.clone(), incarnation);

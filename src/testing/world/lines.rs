@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::model::{CommitId, HookAnswer, HookFact, Reply, Screen};
 use crate::supervisor::{
     Action, AgentState, Event, Fleet, ImportOutcome, Inventory, MergeOutcome, PushOutcome,
-    RemoteOutcome,
+    RemoteOutcome, SeenContainer,
 };
 
 const TEXT: usize = 60;
@@ -25,21 +25,28 @@ fn commit(id: &CommitId) -> String {
     format!("c{number}")
 }
 
+fn containers(seen: &[SeenContainer]) -> String {
+    let state = |c: &SeenContainer| if c.running { "runs" } else { "ended" };
+    let all = seen.iter().map(|c| format!("{} {}", c.name, state(c)));
+    all.collect::<Vec<String>>().join(", ")
+}
+
 /// `None` for what would only be noise.
 pub(super) fn event(event: &Event) -> Option<String> {
     Some(match event {
-        Event::InventoryTaken(Inventory::Unreachable { reason }) => {
+        Event::EngineAway { reason } => format!("the engine goes away: {reason}"),
+        Event::EngineBack(Inventory::Seen(seen)) => {
+            format!("the engine is back: [{}]", containers(seen))
+        }
+        Event::InventoryTaken(Inventory::Unreachable { reason })
+        | Event::EngineBack(Inventory::Unreachable { reason }) => {
             format!("engine unreachable: {reason}")
         }
         Event::InventoryTaken(Inventory::Seen(seen)) => {
-            let all: Vec<String> = seen
-                .iter()
-                .map(|c| {
-                    let state = if c.running { "runs" } else { "ended" };
-                    format!("{} {state}", c.name)
-                })
-                .collect();
-            format!("inventory: [{}]", all.join(", "))
+            format!("inventory: [{}]", containers(seen))
+        }
+        Event::Starved { agent, incarnation } => {
+            format!("{agent} {incarnation} is out of memory")
         }
         Event::Launched {
             agent, incarnation, ..

@@ -232,7 +232,10 @@ impl World {
                 self.trace.push(line);
             }
         }
-        self.inventoried |= matches!(event, Event::InventoryTaken(Inventory::Seen(_)));
+        self.inventoried |= matches!(
+            event,
+            Event::InventoryTaken(Inventory::Seen(_)) | Event::EngineBack(Inventory::Seen(_))
+        );
         let actions = supervisor.observe(now, event);
         self.decided(actions);
     }

@@ -118,6 +118,10 @@ impl Script {
                 world.engine(*state == "up");
                 true
             }
+            ["engine", "stops", "everything"] => {
+                world.engine_stops_everything();
+                true
+            }
             ["plans", rest @ ..] => {
                 let pairs = rest.chunks_exact(2);
                 let items = pairs.map(|pair| (AgentId::new(pair[0]), pair[1].to_owned()));

@@ -8,7 +8,7 @@ use crate::model::{
     Timestamp,
 };
 use crate::supervisor::{
-    Action, AgentState, Event, HookInput, Inventory, Phase, Policy, SeenContainer,
+    Action, Again, AgentState, Event, HookInput, Inventory, Phase, Policy, SeenContainer,
 };
 
 const FIRST: Incarnation = Incarnation(1);
@@ -129,7 +129,7 @@ fn events_of_an_earlier_life_change_nothing() {
             incarnation: FIRST,
             reason: "late".into(),
             hint: None,
-            retry: true,
+            again: Again::Counted,
         },
     ];
     let count = late.len() as u64;
@@ -167,7 +167,7 @@ fn a_failed_launch_counts_once_and_the_same_life_is_tried_again() {
         incarnation: FIRST,
         reason: "the engine does not answer".into(),
         hint: None,
-        retry: true,
+        again: Again::Counted,
     };
     world.observe(failed.clone());
     world.observe(failed);
