@@ -32,6 +32,9 @@ impl Supervisor {
             }
             Inventory::Seen(seen) => seen,
         };
+        if first {
+            self.bring_deadlines_near(now);
+        }
         self.ready = true;
         // Stored by a daemon that ended while the engine was away.
         let back = first && self.engine_is_away();

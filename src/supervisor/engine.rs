@@ -34,6 +34,9 @@ impl Supervisor {
             let text = format!("the container engine is back after {seconds} s");
             self.notice(now, None, &text, None);
             self.fleet.engine_away = None;
+            for agent in self.fleet.agents.values_mut() {
+                agent.import_at = agent.import_at.map(|_| now);
+            }
         }
     }
 

@@ -14,9 +14,10 @@ use crate::worktree::{self, BundleSource, GitStore, sandbox};
 /// A bundle larger than this is refused: the new commits of one task.
 const BUNDLE_LIMIT: usize = 256 * 1024 * 1024;
 
-/// Between tries of an import that failed for now, doubled up to the last.
-const AGAIN: Duration = Duration::from_secs(1);
-const LAST_AGAIN: Duration = Duration::from_secs(16);
+/// Between tries of an import that failed for now, and how many there are. What the agent is to do
+/// next waits behind it, so the pauses are short.
+const AGAIN: Duration = Duration::from_secs(2);
+const TRIES: u32 = 15;
 
 impl Shared {
     pub(super) async fn import(
@@ -25,17 +26,17 @@ impl Shared {
         incarnation: Incarnation,
         head: Option<CommitId>,
     ) {
-        let mut pause = AGAIN;
+        let mut tries = 0;
         let outcome = loop {
             match self.try_import(&agent, incarnation, head.clone()).await {
                 Ok(outcome) => break outcome,
                 // Its task counts as done, so nothing else may ever ask for these commits again.
-                Err(error) if error.kind == ErrorKind::Transient && pause <= LAST_AGAIN => {
+                Err(error) if error.kind == ErrorKind::Transient && tries < TRIES => {
                     tracing::warn!(%agent, error = error.chain(), "import; trying again");
-                    if self.doors.wait_or_end(pause).await {
+                    if self.doors.wait_or_end(AGAIN).await {
                         return;
                     }
-                    pause *= 2;
+                    tries += 1;
                 }
                 Err(error) => {
                     break ImportOutcome::Failed {
