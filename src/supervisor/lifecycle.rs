@@ -61,6 +61,7 @@ impl Supervisor {
         agent.container = None;
         agent.enter(now, Phase::Launching, reason);
         agent.missing = false;
+        agent.free_looks = 0;
         if let Some(held) = &mut agent.held
             && held.delivered
         {

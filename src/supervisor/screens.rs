@@ -149,6 +149,7 @@ impl Supervisor {
             return;
         };
         match screen {
+            Screen::Ready if greeted && agent.resumes_by_itself() => agent.free_looks += 1,
             Screen::Ready | Screen::Draft if greeted => self.at_prompt(now, id),
             Screen::Busy if greeted => {
                 // Without a prompt hook: it goes on by itself with the turn its last life lost.

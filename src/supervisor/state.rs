@@ -15,6 +15,9 @@ use crate::model::{
 /// A working agent that says nothing for so long is looked at: a person may have interrupted it,
 /// which no hook tells. Long thinking and long tools are quiet too, and show on the screen.
 pub(super) const QUIET: Duration = Duration::from_secs(120);
+/// Looks at a free prompt, half a second apart, before a resumed agent counts as one that does not go
+/// on by itself. Observed with 2.1.197: the prompt is free for 0.3 s before the turn goes on.
+const FREE_BEFORE_IT_RESUMES: u32 = 4;
 /// Notices kept; older ones fall out.
 const NOTICES: usize = 50;
 
@@ -475,6 +478,13 @@ impl AgentState {
             last_hook: None,
             last_hook_at: None,
         }
+    }
+
+    /// Resumed in the middle of a turn, and its prompt has not been free for long enough to say that
+    /// it does not go on with it by itself.
+    pub(super) fn resumes_by_itself(&self) -> bool {
+        let interrupted = self.held.as_ref().is_some_and(|held| held.interrupted);
+        interrupted && self.conversed && self.free_looks < FREE_BEFORE_IT_RESUMES
     }
 
     /// Moves to another phase; `since` changes only with the public word.

@@ -11,13 +11,6 @@ use serde_json::{Value, json};
 use crate::support::{Ran, Setup, Stage};
 
 impl Stage {
-    fn set_key(&self, key: &str, value: Value) {
-        let path = self.config().join("orchestrator.json");
-        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        config[key] = value;
-        std::fs::write(&path, config.to_string()).unwrap();
-    }
-
     /// `up` in the foreground and in the background both say why, and leave nothing.
     #[track_caller]
     fn refuses(&self, prepare: &dyn Fn(&mut Command), exit: Exit, words: &[&str]) {

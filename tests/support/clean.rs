@@ -7,20 +7,20 @@ use super::run::Ran;
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// By the label that every container of ours carries.
-fn containers(project: &str) -> Vec<String> {
-    let filter = format!("label=dev.orchestrator.project={project}");
-    let listed = Ran::of(Command::new("docker").args(["ps", "-aq", "--filter", &filter]));
-    listed.stdout.lines().map(str::to_owned).collect()
-}
-
-fn networks(project: &str) -> Vec<String> {
-    let filter = format!("name={project}");
-    let listed = Ran::of(Command::new("docker").args(["network", "ls", "-q", "--filter", &filter]));
-    listed.stdout.lines().map(str::to_owned).collect()
-}
-
 impl Stage {
+    /// By the label that every container of ours carries.
+    fn containers(&self) -> Vec<String> {
+        let filter = format!("label=dev.orchestrator.project={}", self.project);
+        let listed = self.docker(&["ps", "-aq", "--filter", &filter]);
+        listed.stdout.lines().map(str::to_owned).collect()
+    }
+
+    fn networks(&self) -> Vec<String> {
+        let filter = format!("name={}", self.project);
+        let listed = self.docker(&["network", "ls", "-q", "--filter", &filter]);
+        listed.stdout.lines().map(str::to_owned).collect()
+    }
+
     /// Nothing of this fleet is left but its directory. The views of panes end with tmux, a moment
     /// after it.
     #[track_caller]
@@ -41,17 +41,17 @@ impl Stage {
         let project = &self.project;
         let mut left = Vec::new();
         left.extend(
-            containers(project)
+            self.containers()
                 .into_iter()
                 .map(|id| format!("container {id}")),
         );
         let own = format!("{project}-model");
         let name = |id: &String| {
-            Ran::of(Command::new("docker").args(["network", "inspect", "-f", "{{.Name}}", id]))
+            self.docker(&["network", "inspect", "-f", "{{.Name}}", id])
                 .stdout
         };
         left.extend(
-            networks(project)
+            self.networks()
                 .into_iter()
                 .filter(|id| !name(id).contains(&own))
                 .map(|id| format!("network {id}")),
@@ -122,21 +122,15 @@ impl Stage {
             let _ = Ran::of(Command::new("kill").args(["-9", &pid.to_string()]));
         }
         let _ = self.tmux(&["kill-server"]);
-        let containers = containers(&self.project);
+        let containers = self.containers();
+        let containers: Vec<&str> = containers.iter().map(String::as_str).collect();
         if !containers.is_empty() {
-            let _ = Ran::of(
-                Command::new("docker")
-                    .args(["rm", "-f", "-v"])
-                    .args(containers),
-            );
+            let _ = self.docker(&[&["rm", "-f", "-v"], &containers[..]].concat());
         }
-        let networks = networks(&self.project);
+        let networks = self.networks();
+        let networks: Vec<&str> = networks.iter().map(String::as_str).collect();
         if !networks.is_empty() {
-            let _ = Ran::of(
-                Command::new("docker")
-                    .args(["network", "rm"])
-                    .args(networks),
-            );
+            let _ = self.docker(&[&["network", "rm"], &networks[..]].concat());
         }
     }
 }

@@ -3,6 +3,7 @@
 //! when the test fails. Tests that use containers take turns.
 
 mod clean;
+pub mod engine;
 mod run;
 mod script;
 pub mod stage;

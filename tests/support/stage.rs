@@ -7,14 +7,17 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
+use orchestrator::config::keys::CLAUDE_VERSION;
 use orchestrator::model::ProjectId;
 use orchestrator::model::view::{AgentView, FleetView};
 use orchestrator::ports::Runtime as _;
 use orchestrator::runtime::docker::DockerRuntime;
+use orchestrator::runtime::docker::image::bundled_image;
 use orchestrator::testing::scripted_model::{RequestKind, RequestRecord, Scenario, ScriptedModel};
 use serde_json::{Value, json};
 
 use super::LONG;
+use super::engine::{Containers, Engine};
 use super::run::{Ran, eventually};
 use super::script::{Heard, Listening, worker_script};
 
@@ -32,6 +35,8 @@ pub struct Setup {
     pub files: Vec<(&'static str, Vec<u8>)>,
     /// Keys put over those of the usual `orchestrator.json`.
     pub config: Value,
+    /// On an engine that the test may stop and kill: with live-restore or without.
+    pub own_engine: Option<Containers>,
 }
 
 impl Default for Setup {
@@ -41,12 +46,15 @@ impl Default for Setup {
             scenario: worker_script(),
             files: Vec::new(),
             config: json!({}),
+            own_engine: None,
         }
     }
 }
 
 pub struct Stage {
     pub project: String,
+    /// Before the directory it lies in.
+    engine: Option<Engine>,
     root: tempfile::TempDir,
     tokio: tokio::runtime::Runtime,
     model: Option<ScriptedModel>,
@@ -87,6 +95,7 @@ impl Stage {
         std::fs::set_permissions(root.path().join("run"), closed).unwrap();
         let mut stage = Self {
             project,
+            engine: None,
             root,
             tokio,
             model: None,
@@ -94,6 +103,9 @@ impl Stage {
             _turn: turn,
         };
         stage.make_remote(&setup.files);
+        if let Some(containers) = setup.own_engine {
+            stage.start_engine(containers);
+        }
         let address = stage.start_model(setup.scenario);
         stage.write_config(&setup.config, setup.workers, &address);
         stage
@@ -123,18 +135,51 @@ impl Stage {
         self.model.as_ref().unwrap()
     }
 
-    /// On a network of its own, whose address outlives the fleet's.
+    /// The engine of this test alone.
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().unwrap()
+    }
+
+    fn start_engine(&mut self, containers: Containers) {
+        let uid = rustix::process::geteuid();
+        let uid = if uid.is_root() { 1000 } else { uid.as_raw() };
+        let image = bundled_image(CLAUDE_VERSION, uid);
+        self.tokio.block_on(async {
+            let docker = DockerRuntime::connect(None).await.unwrap();
+            let say = |line: &str| println!("{line}");
+            docker.ensure_image(&image, &say).await.unwrap();
+        });
+        let engine = self
+            .engine
+            .insert(Engine::new(self.root.path().join("engine")));
+        engine.start(containers);
+        engine.copy_image(&image.tag);
+    }
+
+    /// On a network of its own, whose address outlives the fleet's. Where the engine is the test's
+    /// own, in that engine's network namespace.
     fn start_model(&mut self, scenario: Scenario) -> String {
-        let project = ProjectId::new(format!("{}-model", self.project));
         let heard = self.heard.clone();
         let script = Arc::new(Listening { scenario, heard });
-        let model = self.tokio.block_on(async move {
-            let docker = DockerRuntime::connect(None).await.unwrap();
-            let network = docker.ensure_network(&project).await.unwrap();
-            let listener = tokio::net::TcpListener::bind((network.gateway.as_str(), 0)).await;
-            ScriptedModel::start(listener.unwrap(), script).unwrap()
+        let given = self.engine.as_ref().map(Engine::listen);
+        let project = ProjectId::new(format!("{}-model", self.project));
+        let (model, address) = self.tokio.block_on(async move {
+            let (listener, address) = match given {
+                Some((listener, address)) => {
+                    listener.set_nonblocking(true).unwrap();
+                    (tokio::net::TcpListener::from_std(listener), address)
+                }
+                None => {
+                    let docker = DockerRuntime::connect(None).await.unwrap();
+                    let network = docker.ensure_network(&project).await.unwrap();
+                    let bound = tokio::net::TcpListener::bind((network.gateway.as_str(), 0)).await;
+                    let address = bound.as_ref().unwrap().local_addr().unwrap();
+                    (bound, address.to_string())
+                }
+            };
+            let model = ScriptedModel::start(listener.unwrap(), script).unwrap();
+            (model, address)
         });
-        let address = model.address.to_string();
         self.model = Some(model);
         address
     }
@@ -162,6 +207,14 @@ impl Stage {
                 "ANTHROPIC_API_KEY": format!("{SECRET}-first"),
             }}),
         );
+    }
+
+    /// Puts a key of `orchestrator.json` over what it was.
+    pub fn set_key(&self, key: &str, value: Value) {
+        let path = self.config().join("orchestrator.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(path, format!("{config:#}\n")).unwrap();
     }
 
     pub fn write_credential(&self, name: &str, value: &Value) {
@@ -242,6 +295,9 @@ impl Stage {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
+        }
+        if let Some(engine) = &self.engine {
+            command.env("DOCKER_HOST", engine.host());
         }
         command
     }
@@ -374,7 +430,10 @@ impl Stage {
     }
 
     pub fn docker(&self, args: &[&str]) -> Ran {
-        Ran::of(Command::new("docker").args(args))
+        match &self.engine {
+            Some(engine) => engine.docker(args),
+            None => Ran::of(Command::new("docker").args(args)),
+        }
     }
 
     /// Where loopback HTTP listens.

@@ -347,12 +347,12 @@ async fn list(house: &House) -> Inventory {
             containers
                 .into_iter()
                 .map(|c| SeenContainer {
+                    out_of_memory: c.starved(),
                     name: c.name,
                     agent: c.agent,
                     incarnation: c.incarnation,
                     running: c.running,
                     exit_code: c.exit_code,
-                    out_of_memory: c.starved(),
                 })
                 .collect(),
         ),
