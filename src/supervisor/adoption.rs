@@ -20,6 +20,9 @@ impl Supervisor {
     pub(super) fn on_inventory(&mut self, now: Timestamp, inventory: Inventory) {
         let first = !self.ready;
         let seen = match inventory {
+            Inventory::Unreachable { .. } if self.engine_is_away() => {
+                return self.look_around_again(now);
+            }
             Inventory::Unreachable { reason } => {
                 self.notice(
                     now,

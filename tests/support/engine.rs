@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, IoSliceMut, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
@@ -26,7 +26,6 @@ pub enum Containers {
 
 pub struct Engine {
     directory: PathBuf,
-    data: PathBuf,
     keeper: Mutex<Keeper>,
 }
 
@@ -41,14 +40,11 @@ impl Engine {
     /// Its socket and logs lie in `directory`; nothing runs yet but its keeper.
     pub fn new(directory: PathBuf) -> Self {
         std::fs::create_dir(&directory).unwrap();
-        // Not in the temporary directory, which may be in memory.
-        let name = format!("engine-{}", std::process::id());
-        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let group = rustix::process::getegid().as_raw().to_string();
         let mut command = as_root();
         command
             .args(["unshare", "--net", "python3", "-c", KEEPER])
-            .args([&directory, &data])
+            .arg(&directory)
             .args([&group, BRIDGE])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -60,7 +56,6 @@ impl Engine {
         };
         Self {
             directory,
-            data,
             keeper: Mutex::new(keeper),
         }
     }
@@ -203,7 +198,7 @@ impl Drop for Engine {
                 ended.is_ok_and(|status| status.success()),
                 "the engine's keeper failed"
             );
-            assert!(!self.data.exists(), "{} is left", self.data.display());
+            assert!(!self.directory.join("data").exists(), "its data is left");
         }
     }
 }

@@ -97,6 +97,8 @@ impl<I: AsyncRead + Unpin, O: AsyncWrite + Unpin> Follower<'_, I, O> {
                 },
                 Ok(None) => format!("orchestrator: {agent} is not running; waiting..."),
                 Err(_) => {
+                    // That is why the stream ended; the container may well run.
+                    left = None;
                     format!(
                         "orchestrator: the container engine is away, {agent} may well be running; waiting..."
                     )

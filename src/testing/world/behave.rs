@@ -242,6 +242,16 @@ impl World {
         true
     }
 
+    /// Something in its container is killed for lack of memory.
+    pub fn starves(&mut self, agent: &AgentId) -> bool {
+        let Some(incarnation) = self.live(agent).filter(|_| self.engine_up) else {
+            return false;
+        };
+        let agent = agent.clone();
+        self.observe(Event::Starved { agent, incarnation });
+        true
+    }
+
     /// The engine goes or comes, and its containers run on; on its return the driver takes an
     /// inventory.
     pub fn engine(&mut self, up: bool) {

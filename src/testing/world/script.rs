@@ -195,6 +195,7 @@ impl Script {
                 let code = code.parse().map_err(|_| "which code?".to_owned())?;
                 world.exits(&agent, code, false)
             }
+            ("starved", []) => world.starves(&agent),
             ("out-of-memory", []) => world.exits(&agent, 137, true),
             ("exit", []) => world.exits(&agent, 0, false),
             ("clear", []) => world.clear(&agent),

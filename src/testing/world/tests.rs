@@ -582,3 +582,115 @@ fn a_clock_set_back_while_nobody_ran_delays_nothing() {
     assert!(state(&world).held.is_some_and(|held| held.delivered));
     assert!(state(&world).since <= restarted + Policy::default().maximum_backoff * 3);
 }
+
+#[test]
+fn what_ends_with_the_engine_is_counted_nowhere() {
+    let mut world = at_work();
+    for life in 2..10 {
+        world.engine_stops_everything();
+        world.advance(Duration::from_secs(61));
+        world.engine(true);
+        world.advance(Duration::from_secs(3));
+        assert_eq!(state(&world).incarnation, Incarnation(life));
+        world.boot(&worker());
+        world.boot(&AgentId::manager());
+        world.advance(Duration::from_secs(5));
+        let now = state(&world);
+        assert_eq!((now.crashes, now.restarts), (Vec::new(), life as u32 - 1));
+        let held = now.held.unwrap();
+        assert_eq!((held.failures, held.attempts), (0, 1));
+        assert_eq!(now.phase, Phase::Working);
+    }
+    world.turn_ends(&worker(), &Turn::default());
+    world.run_outbox();
+    assert_eq!(world.unfinished(), Vec::<String>::new());
+    // The next death is its own.
+    world.exits(&worker(), 1, false);
+    assert_eq!(state(&world).crashes.len(), 1);
+}
+
+#[test]
+fn agents_that_outlive_the_engine_are_left_alone() {
+    let mut world = at_work();
+    let before = world.fleet().agents;
+    world.engine(false);
+    world.advance(Duration::from_secs(300));
+    world.engine(true);
+    world.advance(Duration::from_secs(3));
+    let after = world.fleet();
+    assert_eq!(after.engine_away, None);
+    for (before, after) in before.values().zip(after.agents.values()) {
+        assert_eq!(after.incarnation, before.incarnation);
+        assert_eq!(after.phase, before.phase);
+        assert_eq!(after.held, before.held);
+    }
+}
+
+#[test]
+fn an_agent_that_was_starting_when_the_engine_went_is_not_given_up() {
+    let mut world = World::new(Policy::default());
+    world.start_daemon(false);
+    world.run_outbox();
+    assert!(matches!(state(&world).phase, Phase::Starting { .. }));
+    world.engine_stops_everything();
+    world.advance(Policy::default().start_deadline * 3);
+    assert!(matches!(state(&world).phase, Phase::Starting { .. }));
+    world.engine(true);
+    world.advance(Duration::from_secs(3));
+    assert_eq!(state(&world).incarnation, Incarnation(2));
+    assert_eq!(state(&world).crashes, []);
+}
+
+#[test]
+fn a_launch_without_an_engine_waits_for_it_and_is_the_same_life() {
+    let mut world = World::new(Policy::default());
+    world.start_daemon(false);
+    world.engine_up = false;
+    world.advance(Duration::from_secs(600));
+    let waiting = state(&world);
+    assert_eq!((waiting.crashes, waiting.restarts), (Vec::new(), 0));
+    assert_eq!(waiting.reason, "waits for the container engine");
+    world.engine_up = true;
+    world.advance(Duration::from_secs(3));
+    assert!(matches!(state(&world).phase, Phase::Starting { .. }));
+    assert_eq!(state(&world).incarnation, FIRST);
+}
+
+#[test]
+fn lack_of_memory_again_and_again_ends_with_what_to_do() {
+    let mut world = World::new(Policy {
+        memory: "768MiB".into(),
+        ..Policy::default()
+    });
+    world.start_daemon(false);
+    world.advance(Duration::from_secs(1));
+    while state(&world).phase != Phase::Failed {
+        assert!(state(&world).crashes.len() < 6, "{}", world.tail());
+        world.starves(&worker());
+        world.exits(&worker(), 137, true);
+        world.advance(Policy::default().maximum_backoff);
+    }
+    let reason = state(&world).reason;
+    assert!(
+        reason.ends_with("killed for lack of memory (`container.memory` is 768MiB)"),
+        "{reason}"
+    );
+    let fleet = world.fleet();
+    let own = fleet
+        .notices
+        .iter()
+        .filter(|notice| notice.agent == Some(worker()));
+    let told: Vec<_> = own.collect();
+    assert!(
+        !told.iter().any(|notice| notice.text.contains("goes on")),
+        "{told:?}"
+    );
+    let last = told.last().unwrap();
+    assert_eq!(last.text, reason);
+    assert!(
+        last.hint
+            .as_ref()
+            .is_some_and(|hint| hint.starts_with("raise `container.memory`")),
+        "{last:?}"
+    );
+}
