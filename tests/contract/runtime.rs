@@ -11,16 +11,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use orchestrator::model::{AgentId, Incarnation, ProjectId};
 use orchestrator::ports::runtime::ImageBuild;
 use orchestrator::ports::{
     ContainerSpec, ErrorKind, ExecSpec, ImageSpec, Mount, ObservedContainer, PortResult, Runtime,
-    RuntimeEventKind,
+    RuntimeEvent, RuntimeEventKind,
 };
 use orchestrator::runtime::docker::{DockerRuntime, image};
 use orchestrator::runtime::labels;
 use orchestrator::testing::fake_runtime::FakeRuntime;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The version the facts were observed on; every test that needs the agent image uses this one.
 const CLAUDE_VERSION: &str = "2.1.197";
@@ -698,6 +699,75 @@ async fn an_engine_that_goes_away_is_noticed_and_found_again() {
     docker.probe().await.unwrap();
     assert_eq!(docker.list(&world.spec.project).await.unwrap().len(), 1);
     world.clean_up().await;
+}
+
+/// Who answers a connection that is opened after an engine has begun to go away.
+#[derive(Clone, Copy, Debug)]
+enum Answers {
+    /// Nobody, as with an engine that listens itself.
+    Nobody,
+    /// The next engine, as where systemd holds the socket: it remembers nothing.
+    TheNext,
+}
+
+/// Passes connections on to the real engine; those that are open then stay open.
+fn closing_passage(
+    socket: &std::path::Path,
+    closed: tokio::sync::watch::Receiver<Option<Answers>>,
+) -> tokio::task::JoinSet<()> {
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            let closed = *closed.borrow();
+            connections.spawn(async move {
+                match closed {
+                    None => {
+                        let engine = tokio::net::UnixStream::connect("/var/run/docker.sock").await;
+                        tokio::io::copy_bidirectional(&mut near, &mut engine.unwrap()).await?;
+                    }
+                    Some(Answers::Nobody) => {}
+                    Some(Answers::TheNext) => {
+                        let mut request = [0; 4096];
+                        near.read(&mut request).await?;
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                            Content-Length: 0\r\nConnection: close\r\n\r\n";
+                        near.write_all(answer).await?;
+                    }
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    tasks
+}
+
+#[tokio::test]
+async fn a_death_that_the_engine_causes_on_its_way_out_is_not_told() {
+    for answers in [Answers::Nobody, Answers::TheNext] {
+        let world = World::docker().await;
+        let socket = world.host("docker.sock");
+        let (close, closed) = tokio::sync::watch::channel(None);
+        let _engine = closing_passage(&socket, closed);
+        let address = format!("unix://{}", socket.display());
+        let docker = DockerRuntime::connect(Some(&address)).await.unwrap();
+        let mut events = docker.events(&world.spec.project, None).await.unwrap();
+        docker.start(&world.spec).await.unwrap();
+        let next = async |events: &mut BoxStream<'static, PortResult<RuntimeEvent>>| {
+            let next = tokio::time::timeout(LONG, events.next()).await;
+            next.expect("an event or an end")
+        };
+        let first = next(&mut events).await.unwrap().unwrap();
+        assert_eq!(first.kind, RuntimeEventKind::Started);
+        close.send_replace(Some(answers));
+        let name = world.spec.name();
+        world.runtime.stop(&name, Duration::ZERO).await.unwrap();
+        let error = next(&mut events).await.unwrap().expect_err("no death");
+        assert_eq!(error.kind, ErrorKind::Transient, "{answers:?}: {error}");
+        assert!(next(&mut events).await.is_none(), "{answers:?}");
+        world.clean_up().await;
+    }
 }
 
 #[tokio::test]

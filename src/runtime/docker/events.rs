@@ -2,7 +2,6 @@
 //! checks, our own execs) would drown them.
 
 use std::collections::HashMap;
-use std::future::ready;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::Docker;
@@ -61,9 +60,12 @@ pub(super) async fn events(
     });
     // It has no end of its own.
     let end = stream::once(async { Err(stream_ended(ATTEMPT)) });
-    let until_an_error = told.chain(end).scan(false, |ended, event| {
-        let over = std::mem::replace(ended, event.is_err());
-        ready((!over).then_some(event))
+    let all = Box::pin(told.chain(end));
+    let until_an_error = stream::unfold(Some(all), |all| async move {
+        let mut all = all?;
+        let event = all.next().await?;
+        let rest = event.is_ok().then_some(all);
+        Some((event, rest))
     });
     Ok(until_an_error.boxed())
 }
