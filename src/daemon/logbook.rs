@@ -124,6 +124,13 @@ impl Logbook {
                     &format!("life {incarnation} ended, exit code {code}{oom}"),
                 );
             }
+            Event::Starved { agent, incarnation } => {
+                self.write(
+                    now,
+                    agent,
+                    &format!("life {incarnation}: something was killed for lack of memory"),
+                );
+            }
             Event::Claimed { agent, task } => {
                 self.write(
                     now,

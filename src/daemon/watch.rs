@@ -41,12 +41,12 @@ pub(super) async fn follow_engine(
     end: CancellationToken,
 ) {
     let mut delay = RECONNECT;
-    let mut first = Some(since);
+    let mut since = Some(since);
     while !end.is_cancelled() {
         let mut connected = false;
         let ended = tokio::select! {
             () = end.cancelled() => return,
-            ended = follow_once(&house, &driver, &mut first, &mut connected) => ended,
+            ended = follow_once(&house, &driver, since.take(), &mut connected) => ended,
         };
         if let Err(error) = ended {
             tracing::warn!(error = error.chain(), "the engine's events ended");
@@ -64,17 +64,18 @@ pub(super) async fn follow_engine(
     }
 }
 
+/// `first`: since when, on the first try; an inventory has been taken since then.
 async fn follow_once(
     house: &House,
     driver: &DriverHandle,
-    first: &mut Option<Timestamp>,
+    first: Option<Timestamp>,
     connected: &mut bool,
 ) -> PortResult<()> {
     let project = &house.config.project;
     let since = first.unwrap_or_else(|| house.clock.now());
     let mut events = house.runtime.events(project, Some(since)).await?;
     *connected = true;
-    if first.take().is_none() {
+    if first.is_none() {
         let inventory = take_inventory(house).await;
         driver.tell(Event::EngineBack(inventory)).await;
     }

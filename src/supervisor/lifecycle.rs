@@ -35,15 +35,18 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        let incarnation = match agent.phase {
+        let same_life = matches!(
+            agent.phase,
             Phase::Backoff {
-                same_life: true, ..
-            } => agent.incarnation,
-            _ => {
-                agent.restarts += 1;
-                agent.incarnation.next()
+                same_life: true,
+                ..
             }
-        };
+        );
+        let mut incarnation = agent.incarnation;
+        if !same_life {
+            agent.restarts += 1;
+            incarnation = incarnation.next();
+        }
         self.launch(now, id, incarnation, reason);
     }
 

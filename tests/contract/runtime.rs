@@ -729,8 +729,8 @@ fn closing_passage(
                     }
                     Some(Answers::Nobody) => {}
                     Some(Answers::TheNext) => {
-                        let mut request = [0; 4096];
-                        near.read(&mut request).await?;
+                        let mut request = Vec::new();
+                        near.read_buf(&mut request).await?;
                         let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
                             Content-Length: 0\r\nConnection: close\r\n\r\n";
                         near.write_all(answer).await?;

@@ -17,6 +17,9 @@ const KEEPER: &str = include_str!("engine.py");
 /// The engine's own address, on its default bridge; nobody else is in its namespace.
 const BRIDGE: &str = "10.123.0.1";
 
+const NEEDS_ROOT: &str = "an engine of the test's own takes root: run the tests as root, or let \
+     `sudo` ask for no password";
+
 /// What becomes of containers when their engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Containers {
@@ -48,7 +51,9 @@ impl Engine {
             .args([&group, BRIDGE])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
+        let mut process = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{NEEDS_ROOT}: {error}"));
         let keeper = Keeper {
             commands: process.stdin.take(),
             answers: BufReader::new(process.stdout.take().unwrap()),
@@ -169,12 +174,8 @@ impl Engine {
         if told {
             keeper.answers.read_line(&mut answer).unwrap();
         }
-        assert_eq!(
-            answer.trim(),
-            "ok",
-            "`{line}` to an engine of the test's own, which takes root: run the tests as root, or \
-             let sudo ask for no password (an empty answer means that it asked for one)"
-        );
+        // Nothing at all where sudo asked for a password.
+        assert_eq!(answer.trim(), "ok", "`{line}`: {NEEDS_ROOT}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The stage: directory, remote repository, model, configuration, and the binary itself.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -156,32 +157,30 @@ impl Stage {
         engine.copy_image(&image.tag);
     }
 
-    /// On a network of its own, whose address outlives the fleet's. Where the engine is the test's
-    /// own, in that engine's network namespace.
     fn start_model(&mut self, scenario: Scenario) -> String {
         let heard = self.heard.clone();
         let script = Arc::new(Listening { scenario, heard });
-        let given = self.engine.as_ref().map(Engine::listen);
-        let project = ProjectId::new(format!("{}-model", self.project));
-        let (model, address) = self.tokio.block_on(async move {
-            let (listener, address) = match given {
-                Some((listener, address)) => {
-                    listener.set_nonblocking(true).unwrap();
-                    (tokio::net::TcpListener::from_std(listener), address)
-                }
-                None => {
-                    let docker = DockerRuntime::connect(None).await.unwrap();
-                    let network = docker.ensure_network(&project).await.unwrap();
-                    let bound = tokio::net::TcpListener::bind((network.gateway.as_str(), 0)).await;
-                    let address = bound.as_ref().unwrap().local_addr().unwrap();
-                    (bound, address.to_string())
-                }
-            };
-            let model = ScriptedModel::start(listener.unwrap(), script).unwrap();
-            (model, address)
+        let (listener, address) = match &self.engine {
+            Some(engine) => engine.listen(),
+            None => self.tokio.block_on(self.listen()),
+        };
+        listener.set_nonblocking(true).unwrap();
+        let model = self.tokio.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            ScriptedModel::start(listener, script).unwrap()
         });
         self.model = Some(model);
         address
+    }
+
+    /// On a network of its own, whose address outlives the fleet's.
+    async fn listen(&self) -> (TcpListener, String) {
+        let project = ProjectId::new(format!("{}-model", self.project));
+        let docker = DockerRuntime::connect(None).await.unwrap();
+        let network = docker.ensure_network(&project).await.unwrap();
+        let listener = TcpListener::bind((network.gateway.as_str(), 0)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
     }
 
     fn write_config(&self, over: &Value, workers: u32, model: &str) {
