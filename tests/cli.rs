@@ -16,7 +16,7 @@ use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, S
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
-use orchestrator::model::{AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
+use orchestrator::model::{About, AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,7 @@ impl Ran {
 /// Answers requests; when asked to end, says so in its snapshots and goes.
 struct Fleet {
     asked: Mutex<Vec<Request>>,
+    about: Mutex<Option<About>>,
     views: watch::Sender<Arc<FleetView>>,
     shutdown: CancellationToken,
 }
@@ -122,6 +123,10 @@ impl ControlPort for Fleet {
         Err(ControlError::Gone)
     }
 
+    async fn about(&self) -> Result<About, ControlError> {
+        self.about.lock().unwrap().clone().ok_or(ControlError::Gone)
+    }
+
     async fn status_line(&self, _: StatusReport) -> Result<String, ControlError> {
         Err(ControlError::Gone)
     }
@@ -151,15 +156,16 @@ impl Supervisor {
         let socket = state.join("run/control.sock");
         let (views, _) = watch::channel(Arc::new(view(project, &state)));
         let shutdown = CancellationToken::new();
+        let process = Command::new("sleep").arg("600").spawn().unwrap();
         let fleet = Arc::new(Fleet {
             asked: Mutex::new(Vec::new()),
+            about: Mutex::new(Some(about(project, process.id()))),
             views,
             shutdown: shutdown.clone(),
         });
         let listener = runtime.block_on(bind_unix(&socket)).unwrap();
         let router = router(fleet.clone(), Access::Local);
         let task = runtime.spawn(serve_unix(listener, router, shutdown));
-        let process = Command::new("sleep").arg("600").spawn().unwrap();
         let entry = Entry {
             project: project.into(),
             pid: process.id(),
@@ -201,6 +207,21 @@ impl Drop for Supervisor {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+}
+
+/// The binary under test itself.
+fn about(project: &str, pid: u32) -> About {
+    let program = assert_cmd::cargo::cargo_bin!("orchestrator");
+    About {
+        project: project.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        build: Some(orchestrator::daemon::build_of(program).unwrap()),
+        program: program.display().to_string(),
+        pid,
+        started_at: Timestamp(0),
+        salt: String::new(),
+        settings: Vec::new(),
     }
 }
 

@@ -263,6 +263,7 @@ impl FakeRuntime {
             exit_code: None,
             oom_killed: false,
             spec_hash: labels::spec_hash(spec),
+            settings_hash: spec.settings_hash.clone(),
             name: name.clone(),
         };
         let container = Container {
