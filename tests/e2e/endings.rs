@@ -6,7 +6,7 @@ use orchestrator::model::view::FleetView;
 use crate::support::stage::agent;
 use crate::support::{Setup, Stage, eventually};
 
-fn gated(gate: &str) -> Setup {
+pub(crate) fn gated(gate: &str) -> Setup {
     let list = format!("- [ ] go through gate {gate} and on\n- [ ] and the next one\n");
     Setup {
         files: vec![("WORKER_1_TASK_LIST.md", list.into_bytes())],
@@ -14,7 +14,7 @@ fn gated(gate: &str) -> Setup {
     }
 }
 
-fn containers(view: &FleetView) -> Vec<Option<String>> {
+pub(crate) fn containers(view: &FleetView) -> Vec<Option<String>> {
     view.agents
         .iter()
         .map(|agent| agent.container.clone())
@@ -22,7 +22,7 @@ fn containers(view: &FleetView) -> Vec<Option<String>> {
 }
 
 /// The engine's own ids, which a new container would change.
-fn ids(stage: &Stage) -> String {
+pub(crate) fn ids(stage: &Stage) -> String {
     let filter = format!("label=dev.orchestrator.project={}", stage.project);
     stage
         .docker(&["ps", "-q", "--no-trunc", "--filter", &filter])
@@ -38,7 +38,7 @@ fn spooled(stage: &Stage) -> usize {
 }
 
 /// Every task was handed over once and worked off once.
-fn nothing_ran_twice(stage: &Stage, view: &FleetView, tasks: &[&str]) {
+pub(crate) fn nothing_ran_twice(stage: &Stage, view: &FleetView, tasks: &[&str]) {
     let worker = agent(view, "worker-1");
     assert_eq!(worker.tasks_done as usize, tasks.len(), "{worker:?}");
     for task in tasks {
