@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
-use crate::model::{About, AgentId};
 use crate::model::view::FleetView;
+use crate::model::{About, AgentId};
 use crate::ports::ErrorKind;
 
 /// How long a connection may take. Local; a supervisor under load still accepts at once.

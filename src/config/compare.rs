@@ -33,7 +33,13 @@ pub enum Applies {
 
 impl Applies {
     fn of(key: &str) -> Self {
-        let of_containers = ["model", "claudeVersion", "image", "dockerfile", "environment"];
+        let of_containers = [
+            "model",
+            "claudeVersion",
+            "image",
+            "dockerfile",
+            "environment",
+        ];
         match key {
             "project" | "repositoryUrl" | "stateDirectory" => Self::Never,
             _ if of_containers.contains(&key) => Self::AtNextStart,
@@ -67,7 +73,10 @@ pub fn changes(running: &[Setting], salt: &str, wanted: &Config) -> Vec<Change> 
             key: new.key,
         })
     };
-    settings(wanted, salt).into_iter().filter_map(differs).collect()
+    settings(wanted, salt)
+        .into_iter()
+        .filter_map(differs)
+        .collect()
 }
 
 /// The value itself where `shown` hides a part of it.
@@ -83,10 +92,13 @@ fn digest(salt: &str, key: &str, value: &Json) -> String {
     use std::fmt::Write as _;
     let text = format!("{salt}\n{key}\n{value}");
     let bytes = Sha256::digest(text.as_bytes());
-    bytes.iter().take(DIGITS / 2).fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    bytes
+        .iter()
+        .take(DIGITS / 2)
+        .fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
 }
 
 #[cfg(test)]
@@ -137,7 +149,10 @@ mod tests {
         let running = config();
         let told = settings(&running, "salt");
         let text = serde_json::to_string(&told).unwrap();
-        assert!(!text.contains("first") && !text.contains("\"one\""), "{text}");
+        assert!(
+            !text.contains("first") && !text.contains("\"one\""),
+            "{text}"
+        );
         let mut wanted = running.clone();
         wanted.repository_url = "https://user:second@example.com/r.git".into();
         wanted.environment.insert("TOKEN".into(), "two".into());

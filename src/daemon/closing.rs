@@ -35,9 +35,7 @@ pub(super) async fn close(house: &House, ending: Ending, tracker: &TaskTracker) 
 /// A start that failed leaves nothing that was not there before.
 pub(super) async fn leave_no_network(runtime: &dyn Runtime, project: &ProjectId) {
     let nobody = runtime.list(project).await.is_ok_and(|all| all.is_empty());
-    if nobody
-        && let Err(error) = runtime.remove_network(project).await
-    {
+    if nobody && let Err(error) = runtime.remove_network(project).await {
         tracing::warn!(error = error.chain(), "the network was not removed");
     }
 }

@@ -32,7 +32,9 @@ pub fn build_of(program: &Path) -> io::Result<String> {
             state = (state ^ word).wrapping_mul(MULTIPLIER).rotate_left(29);
         }
         for byte in words.remainder() {
-            state = (state ^ u64::from(*byte)).wrapping_mul(MULTIPLIER).rotate_left(29);
+            state = (state ^ u64::from(*byte))
+                .wrapping_mul(MULTIPLIER)
+                .rotate_left(29);
         }
     }
     state = (state ^ length).wrapping_mul(MULTIPLIER);

@@ -114,9 +114,10 @@ fn lost(was: &Value, again: &Value) -> Option<String> {
             };
             lost(value, kept).map(|deeper| format!("{key}.{deeper}"))
         }),
-        (Value::Array(was), Value::Array(again)) => {
-            was.iter().zip(again).find_map(|(was, again)| lost(was, again))
-        }
+        (Value::Array(was), Value::Array(again)) => was
+            .iter()
+            .zip(again)
+            .find_map(|(was, again)| lost(was, again)),
         _ => None,
     }
 }
@@ -178,7 +179,12 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_with_both_versions() {
         let text = said(&state(writer("9.0.0", FORMAT + 1), |_| ()));
-        for word in ["9.0.0", env!("CARGO_PKG_VERSION"), "format 2", "nothing was changed"] {
+        for word in [
+            "9.0.0",
+            env!("CARGO_PKG_VERSION"),
+            "format 2",
+            "nothing was changed",
+        ] {
             assert!(text.contains(word), "{word}: {text}");
         }
     }
@@ -187,7 +193,11 @@ mod tests {
     fn what_a_newer_program_wrote_is_refused_only_if_something_would_be_lost() {
         assert_eq!(said(&state(writer("9.0.0", FORMAT), |_| ())), "read");
         let more = state(writer("9.0.0", FORMAT), |row| row["mood"] = json!({"a": 1}));
-        assert!(said(&more).contains("manager has `mood`"), "{}", said(&more));
+        assert!(
+            said(&more).contains("manager has `mood`"),
+            "{}",
+            said(&more)
+        );
         let deeper = json!({"phase": {"is": "idle"}, "list": [{"a": 1, "b": 2}]});
         let kept = json!({"phase": {"is": "idle"}, "list": [{"a": 1}]});
         assert_eq!(lost(&deeper, &kept).as_deref(), Some("list.b"));

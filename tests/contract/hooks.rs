@@ -15,8 +15,7 @@ use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    About,
-    AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
+    About, AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
     Timestamp,
 };
 use serde_json::{Value, json};

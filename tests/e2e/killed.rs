@@ -34,7 +34,10 @@ impl Chance {
 
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`, not a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is `{text}`, not a number")),
+    )
 }
 
 fn item(worker: u32, number: u64) -> String {
@@ -81,8 +84,19 @@ impl Starts {
     fn follow(stage: &Stage) -> Self {
         let project = format!("label=dev.orchestrator.project={}", stage.project);
         let child = Command::new("docker")
-            .args(["events", "--filter", "type=container", "--filter", "event=start"])
-            .args(["--filter", &project, "--filter", "label=dev.orchestrator.agent"])
+            .args([
+                "events",
+                "--filter",
+                "type=container",
+                "--filter",
+                "event=start",
+            ])
+            .args([
+                "--filter",
+                &project,
+                "--filter",
+                "label=dev.orchestrator.agent",
+            ])
             .args(["--format", "{{.Actor.Attributes.name}}"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -114,7 +128,11 @@ impl Drop for Starts {
 /// Starts a supervisor and kills it `after` its start. Its own words go into a file.
 fn one_short_life(stage: &Stage, after: Duration) {
     let log = stage.root().join("short-lives.log");
-    let said = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let said = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
     let mut child = stage
         .command(&["up", "--background"])
         .stdin(Stdio::null())
@@ -168,13 +186,22 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_done_twice() {
 }
 
 fn everything_once(stage: &Stage, view: &FleetView, tasks: u64) {
-    let log = stage.git(&stage.remote(), &["log", "--format=%s", "main"]).ok();
+    let log = stage
+        .git(&stage.remote(), &["log", "--format=%s", "main"])
+        .ok();
     for worker in 1..=WORKERS {
         for number in 1..=tasks {
             let name = item(worker, number);
-            let commits = log.lines().filter(|line| *line == format!("work {name}")).count();
+            let commits = log
+                .lines()
+                .filter(|line| *line == format!("work {name}"))
+                .count();
             let told = stage.turns_about(&format!("write {name} ")).len();
-            assert_eq!((commits, stage.runs_of(&name), told), (1, 1, 1), "{name}: {log}");
+            assert_eq!(
+                (commits, stage.runs_of(&name), told),
+                (1, 1, 1),
+                "{name}: {log}"
+            );
         }
     }
     for agent in &view.agents {
@@ -183,7 +210,9 @@ fn everything_once(stage: &Stage, view: &FleetView, tasks: u64) {
     let (failed, cancelled) = (view.tasks.failed, view.tasks.cancelled);
     assert_eq!((failed, cancelled), (0, 0));
     for worker in 1..=WORKERS {
-        let list = stage.checkout("manager").join(format!("WORKER_{worker}_TASK_LIST.md"));
+        let list = stage
+            .checkout("manager")
+            .join(format!("WORKER_{worker}_TASK_LIST.md"));
         eventually("every item is ticked", || {
             let text = std::fs::read_to_string(&list).ok()?;
             (text.matches("- [x] ").count() as u64 == tasks).then_some(())
@@ -195,12 +224,19 @@ fn nothing_to_complain_about(stage: &Stage, view: &FleetView) {
     for agent in &view.agents {
         for place in ["spool", "quarantine"] {
             let path = stage.state().join(format!("agents/{}/{place}", agent.id));
-            let left: Vec<_> = std::fs::read_dir(&path).into_iter().flatten().flatten().collect();
+            let left: Vec<_> = std::fs::read_dir(&path)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .collect();
             assert!(left.is_empty(), "{left:?}");
         }
     }
     assert_eq!(view.notices, [], "nobody has to look at anything");
     let log = std::fs::read_to_string(stage.state().join("log/supervisor.log")).unwrap();
-    let errors: Vec<&str> = log.lines().filter(|line| line.contains("\"ERROR\"")).collect();
+    let errors: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("\"ERROR\""))
+        .collect();
     assert!(errors.is_empty(), "{errors:#?}");
 }

@@ -56,7 +56,10 @@ fn another_build_takes_over_while_an_agent_works_and_then_another_configuration(
 fn another_configuration(stage: &Stage, program: &Path, before_ids: &str) {
     stage.configure(&json!({"workerCount": 2, "container": {"memory": "3GiB"}}));
     let pid = stage.pid();
-    let changes = ["workerCount: 1 -> 2", "container.memory: \"2GiB\" -> \"3GiB\""];
+    let changes = [
+        "workerCount: 1 -> 2",
+        "container.memory: \"2GiB\" -> \"3GiB\"",
+    ];
     up_with(stage, program, &[])
         .ended(Exit::AlreadyRunning)
         .says(&changes)
@@ -85,7 +88,10 @@ fn another_configuration(stage: &Stage, program: &Path, before_ids: &str) {
             .to_owned()
     };
     let (two, three) = ((2_u64 << 30).to_string(), (3_u64 << 30).to_string());
-    assert_eq!((memory("worker-1"), memory("worker-2")), (two, three.clone()));
+    assert_eq!(
+        (memory("worker-1"), memory("worker-2")),
+        (two, three.clone())
+    );
     stage.run(&["restart", "worker-1"]).ok();
     let restarted = stage.until("it is back", |view| {
         let worker = agent(view, "worker-1");
@@ -126,10 +132,15 @@ fn a_program_that_is_too_old_for_the_state_leaves_everything_as_it_is() {
     let ours: String = {
         let connection = rusqlite::Connection::open(stage.state().join("state.db")).unwrap();
         connection
-            .query_row("SELECT value FROM meta WHERE key = 'writer'", [], |row| row.get(0))
+            .query_row("SELECT value FROM meta WHERE key = 'writer'", [], |row| {
+                row.get(0)
+            })
             .unwrap()
     };
-    sql(&stage, &format!("UPDATE meta SET value = '{writer}' WHERE key = 'writer'"));
+    sql(
+        &stage,
+        &format!("UPDATE meta SET value = '{writer}' WHERE key = 'writer'"),
+    );
     let older = stage.another_build();
     up_with(&stage, &older, &[])
         .ended(Exit::Prerequisite)
@@ -139,7 +150,10 @@ fn a_program_that_is_too_old_for_the_state_leaves_everything_as_it_is() {
     up_with(&stage, &older, &[])
         .ended(Exit::Prerequisite)
         .says(&["9.9.9", "format 99", "nothing was changed"]);
-    sql(&stage, &format!("UPDATE meta SET value = '{ours}' WHERE key = 'writer'"));
+    sql(
+        &stage,
+        &format!("UPDATE meta SET value = '{ours}' WHERE key = 'writer'"),
+    );
     sql(&stage, "PRAGMA user_version = 99");
     up_with(&stage, &older, &[])
         .ended(Exit::Prerequisite)

@@ -86,7 +86,10 @@ async fn health_and_status_are_served_under_both_prefixes() {
         assert_eq!(status, serde_json::to_value(fake::fleet()).unwrap());
         let about = served.send(Method::GET, &format!("{prefix}/about")).await;
         let about: Value = about.json().await.unwrap();
-        assert_eq!((&about["version"], &about["pid"]), (&json!("1.2.3"), &json!(42)));
+        assert_eq!(
+            (&about["version"], &about["pid"]),
+            (&json!("1.2.3"), &json!(42))
+        );
     }
 }
 

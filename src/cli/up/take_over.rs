@@ -118,16 +118,23 @@ fn decide(
         Wish::Always => {}
         Wish::Never if !same || !changes.is_empty() => {
             let told = format!(". {}\n{}", both(own, health, about), listed(changes));
-            return Err(running(told.trim_end()).hint("without `--no-take-over` it is replaced, or `--take-over` does"));
+            return Err(running(told.trim_end())
+                .hint("without `--no-take-over` it is replaced, or `--take-over` does"));
         }
         Wish::IfOther if older => {
-            let why = format!(", as a newer version: {}; this is {}", health.version, own.version);
-            return Err(running(&why).hint("`--take-over` goes back to this version, if it can read the state"));
+            let why = format!(
+                ", as a newer version: {}; this is {}",
+                health.version, own.version
+            );
+            return Err(running(&why)
+                .hint("`--take-over` goes back to this version, if it can read the state"));
         }
         Wish::IfOther if !same => {}
         Wish::IfOther if !changes.is_empty() => {
             let why = format!(", on another configuration:\n{}", listed(changes));
-            return Err(running(&why).hint("`orchestrator up --take-over` applies it; the agents work on"));
+            return Err(
+                running(&why).hint("`orchestrator up --take-over` applies it; the agents work on")
+            );
         }
         Wish::Never | Wish::IfOther => {
             return Err(running("")
@@ -203,7 +210,10 @@ fn refuse_a_second_place(context: &Context, settings: &Settings) -> Result<()> {
         config.project,
         config.state_directory.display(),
     );
-    let hint = format!("end it first: `orchestrator down --project {}`", other.project);
+    let hint = format!(
+        "end it first: `orchestrator down --project {}`",
+        other.project
+    );
     Err(Error::new(Exit::AlreadyRunning, text).hint(hint))
 }
 
@@ -229,7 +239,10 @@ async fn until_gone(client: &Client, pid: Option<u32>) -> Result<()> {
             return Ok(());
         }
         if began.elapsed() > GONE {
-            let text = format!("the earlier supervisor has not gone after {}", format::age(GONE));
+            let text = format!(
+                "the earlier supervisor has not gone after {}",
+                format::age(GONE)
+            );
             return Err(Error::new(Exit::TimedOut, text)
                 .hint("it was asked to; see `orchestrator logs supervisor`, and start again"));
         }
@@ -246,10 +259,17 @@ impl Predecessor {
     pub(super) fn say_what_is_left(&self, config: &Path) {
         output::say("the agents work on without a supervisor; nothing is lost meanwhile");
         let config = config.display();
-        output::say(&format!("  orchestrator up -d --config {config}     to try again"));
-        let earlier = self.program.as_deref().filter(|program| Path::new(program).is_file());
+        output::say(&format!(
+            "  orchestrator up -d --config {config}     to try again"
+        ));
+        let earlier = self
+            .program
+            .as_deref()
+            .filter(|program| Path::new(program).is_file());
         if let Some(program) = earlier {
-            output::say(&format!("  {program} up -d --config {config}     to start the earlier one"));
+            output::say(&format!(
+                "  {program} up -d --config {config}     to start the earlier one"
+            ));
         }
     }
 }
@@ -302,7 +322,13 @@ mod tests {
     fn said(theirs: Option<&str>, version: &str, changes: &[Change], wish: Wish) -> Option<String> {
         let about = theirs.map(|build| about(Some(build)));
         let own = own(Some("mine"));
-        let decided = decide(&own, &health(version, "running"), about.as_ref(), changes, wish);
+        let decided = decide(
+            &own,
+            &health(version, "running"),
+            about.as_ref(),
+            changes,
+            wish,
+        );
         decided.err().map(|error| error.render())
     }
 
@@ -312,7 +338,11 @@ mod tests {
         assert!(same.contains("is running already\nhint: see it"), "{same}");
         assert_eq!(said(Some("other"), "1.2.0", &[], Wish::IfOther), None);
         assert_eq!(said(Some("other"), "1.1.9", &[], Wish::IfOther), None);
-        assert_eq!(said(None, "1.1.9", &[], Wish::IfOther), None, "too old to say");
+        assert_eq!(
+            said(None, "1.1.9", &[], Wish::IfOther),
+            None,
+            "too old to say"
+        );
         assert_eq!(said(Some("mine"), "1.2.0", &[], Wish::Always), None);
         let unknown = decide(
             &own(None),
@@ -340,13 +370,20 @@ mod tests {
             change("image", Applies::AtNextStart),
         ];
         let told = said(Some("mine"), "1.2.0", &changes, Wish::IfOther).unwrap();
-        for word in ["workerCount: 1 -> 2\n", "image: 1 -> 2  (for each", "--take-over"] {
+        for word in [
+            "workerCount: 1 -> 2\n",
+            "image: 1 -> 2  (for each",
+            "--take-over",
+        ] {
             assert!(told.contains(word), "{told}");
         }
         assert_eq!(said(Some("mine"), "1.2.0", &changes, Wish::Always), None);
         assert_eq!(said(Some("other"), "1.2.0", &changes, Wish::IfOther), None);
         let no = said(Some("other"), "1.2.0", &changes, Wish::Never).unwrap();
-        assert!(no.contains("build other") && no.contains("build mine"), "{no}");
+        assert!(
+            no.contains("build other") && no.contains("build mine"),
+            "{no}"
+        );
         let never = [change("repositoryUrl", Applies::Never)];
         for wish in [Wish::Always, Wish::IfOther] {
             let told = said(Some("other"), "1.2.0", &never, wish).unwrap();

@@ -16,6 +16,8 @@ pub struct WorldQueue {
     pub completions: BTreeMap<TaskId, u32>,
     /// Claims of one task before it counts as failed.
     pub attempts: u32,
+    /// Agents whose next claim is refused.
+    pub losers: Vec<AgentId>,
 }
 
 impl WorldQueue {
@@ -58,6 +60,10 @@ impl WorldQueue {
         incarnation: Incarnation,
         id: &TaskId,
     ) -> Result<Task, String> {
+        if let Some(place) = self.losers.iter().position(|loser| loser == agent) {
+            self.losers.remove(place);
+            return Err("somebody else was faster".into());
+        }
         let task = self.get_mut(id).ok_or("there is no such task")?;
         match (&task.status, &task.claim) {
             (TaskStatus::Available, _) => {}
@@ -76,6 +82,11 @@ impl WorldQueue {
             lease_until: Timestamp(i64::MAX),
         });
         Ok(task.clone())
+    }
+
+    /// The next claim of this agent is refused.
+    pub fn lose_next(&mut self, agent: &AgentId) {
+        self.losers.push(agent.clone());
     }
 
     /// True when this made it done; a repeat or an old fence changes nothing.
