@@ -3,7 +3,7 @@
 //! Called by `cli`'s `up` and by tests, with the ports handed in. The only room that translates
 //! between worlds. Must never decide: what follows from what is the supervisor's.
 
-mod claims;
+pub(crate) mod claims;
 mod clock;
 mod closing;
 mod doors;

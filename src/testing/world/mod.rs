@@ -185,6 +185,7 @@ impl World {
         let mut fleet: Fleet = serde_json::from_str(&stored).expect("what was stored can be read");
         assert_eq!(fleet, self.stored, "storing loses something");
         fleet.phase = FleetPhase::Running;
+        self.queue.tend(self.now, &fleet);
         let mut supervisor = Supervisor::new(self.policy.clone(), fleet);
         supervisor.set_branch_head(self.git.branch.clone());
         self.supervisor = Some(supervisor);

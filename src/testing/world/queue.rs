@@ -1,12 +1,14 @@
 //! The task queue by its rules, in memory: claims with a growing fence, everything repeatable.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::daemon::claims::{self, Wish};
 use crate::model::view::TaskCounts;
 use crate::model::{
     AgentId, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
 };
-use crate::supervisor::{NewTask, QueueView};
+use crate::supervisor::{Fleet, NewTask, QueueView};
 
 /// All tasks, in the order of their making.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +114,24 @@ impl WorldQueue {
             TaskStatus::Failed
         };
         task.claim = None;
+    }
+
+    /// Claims that no agent of this fleet has are open again, as the driver sees to at its start.
+    pub fn tend(&mut self, now: Timestamp, fleet: &Fleet) {
+        let claimed: Vec<Task> = self
+            .tasks
+            .iter()
+            .filter(|task| task.status == TaskStatus::Claimed)
+            .cloned()
+            .collect();
+        for (id, fence, wish) in claims::tend(&claimed, fleet, now, Duration::from_secs(3600)) {
+            if wish == Wish::GiveBack
+                && let Some(task) = self.held(&id, fence)
+            {
+                task.status = TaskStatus::Available;
+                task.claim = None;
+            }
+        }
     }
 
     fn held(&mut self, id: &TaskId, fence: u64) -> Option<&mut Task> {
