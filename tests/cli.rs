@@ -748,3 +748,43 @@ fn a_second_supervisor_of_the_same_fleet_is_refused() {
     }
     assert_eq!(supervisor.take_asked(), []);
 }
+
+#[test]
+fn up_replaces_nothing_when_it_shall_not_and_opens_no_second_place() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "https://example.com/r.git",
+        "--workers",
+        "1",
+    ];
+    house.run(&init).ended(Exit::Done);
+    let at_one = format!("--set=stateDirectory={}", house.path("state-one/run").display());
+    let up = |more: &[&str]| {
+        let args: Vec<&str> = ["up", "--config", "fleet", "--set=project=one"]
+            .into_iter()
+            .chain(more.iter().copied())
+            .collect();
+        house.run(&args)
+    };
+    if let Some(about) = supervisor.fleet.about.lock().unwrap().as_mut() {
+        about.build = Some("0000000000000000".into());
+    }
+    let other = up(&["--no-take-over", &at_one]).ended(Exit::AlreadyRunning);
+    for word in ["runs version", "build 00000", "this is version"] {
+        assert!(other.stderr.contains(word), "{other:?}");
+    }
+    // Its containers would be taken for those of the new one.
+    let elsewhere = format!("--set=stateDirectory={}", house.path("another").display());
+    let second = up(&["--take-over", &elsewhere]).ended(Exit::AlreadyRunning);
+    for word in ["with its state in", "down --project one"] {
+        assert!(second.stderr.contains(word), "{second:?}");
+    }
+    assert!(!house.path("another").exists());
+    // Without a credential a new one could not start: the old one is not asked to go.
+    up(&[&at_one]).ended(Exit::Usage);
+    assert_eq!(supervisor.take_asked(), []);
+}

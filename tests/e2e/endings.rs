@@ -230,7 +230,7 @@ impl Foreground {
             match self.said.recv_timeout(LONG) {
                 Ok(line) if line.contains(words) => return,
                 Ok(line) => heard.push(line),
-                Err(_) => panic!("it did not say `{words}`, but: {heard:#?}"),
+                Err(error) => panic!("it did not say `{words}` ({error}), but: {heard:#?}"),
             }
         }
     }

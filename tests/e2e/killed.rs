@@ -153,7 +153,7 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_done_twice() {
     let kills = from_environment("ORCHESTRATOR_TEST_KILLS").unwrap_or(KILLS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = from_environment("ORCHESTRATOR_TEST_SEED");
-    let seed = seed.unwrap_or_else(|| now.as_micros() as u64 % 1_000_000);
+    let seed = seed.unwrap_or(now.as_micros() as u64 % 1_000_000);
     eprintln!("{kills} kills; again with ORCHESTRATOR_TEST_SEED={seed}");
     let mut chance = Chance(seed);
     // As much work as there is time to kill in, so that most kills meet work.

@@ -65,7 +65,7 @@ impl FleetState {
 
     pub async fn load(&self) -> PortResult<LoadedState> {
         self.store
-            .read_with("load the fleet's state", |connection| load(connection))
+            .read_with("load the fleet's state", load)
             .await
     }
 
