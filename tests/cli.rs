@@ -762,7 +762,10 @@ fn up_replaces_nothing_when_it_shall_not_and_opens_no_second_place() {
         "1",
     ];
     house.run(&init).ended(Exit::Done);
-    let at_one = format!("--set=stateDirectory={}", house.path("state-one/run").display());
+    let at_one = format!(
+        "--set=stateDirectory={}",
+        house.path("state-one/run").display()
+    );
     let up = |more: &[&str]| {
         let args: Vec<&str> = ["up", "--config", "fleet", "--set=project=one"]
             .into_iter()

@@ -117,8 +117,10 @@ mod tests {
             "stateDirectory": root.path().join("state"),
             "environment": {"TOKEN": "one"},
         });
-        std::fs::write(root.path().join("orchestrator.json"), document.to_string()).unwrap();
-        load(root.path(), &Inputs::default()).unwrap().config
+        let directory = root.path().join("config");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("orchestrator.json"), document.to_string()).unwrap();
+        load(&directory, &Inputs::default()).unwrap().config
     }
 
     #[test]

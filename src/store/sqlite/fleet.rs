@@ -64,9 +64,7 @@ impl FleetState {
     }
 
     pub async fn load(&self) -> PortResult<LoadedState> {
-        self.store
-            .read_with("load the fleet's state", load)
-            .await
+        self.store.read_with("load the fleet's state", load).await
     }
 
     /// The answer given to this callback before, as JSON.
