@@ -247,19 +247,23 @@ impl Foreground {
     }
 }
 
-#[test]
-fn ctrl_c_stops_and_a_second_one_leaves_the_agents_to_themselves() {
-    let stage = Stage::set(gated("ctrl-c"));
-    let first = Foreground::start(&stage);
-    stage.until_at_gate("worker-1", "ctrl-c");
-    // An agent that does not hear that it is asked to stop.
-    let view = stage.view();
-    let container = agent(&view, "worker-1").container.clone().unwrap();
+/// The agent does not hear any more that it is asked to stop. Returns its process.
+fn deafen(stage: &Stage, name: &str) -> String {
+    let container = agent(&stage.view(), name).container.clone().unwrap();
     let inspected = stage
         .docker(&["inspect", "-f", "{{.State.Pid}}", &container])
         .ok();
     let process = inspected.trim().to_owned();
     stage.signal("-STOP", &process);
+    process
+}
+
+#[test]
+fn ctrl_c_stops_and_a_second_one_leaves_the_agents_to_themselves() {
+    let stage = Stage::set(gated("ctrl-c"));
+    let first = Foreground::start(&stage);
+    stage.until_at_gate("worker-1", "ctrl-c");
+    let process = deafen(&stage, "worker-1");
     first.signal(&stage, "-INT");
     first.says("Ctrl-C again leaves them running");
     stage.until("it is stopping", |view| view.phase == "stopping");
@@ -288,6 +292,8 @@ fn ctrl_c_stops_and_a_second_one_leaves_the_agents_to_themselves() {
     stage.until("all are adopted", |view| {
         view.agents.iter().all(|agent| agent.state == "idle")
     });
+    // Who does not go within the grace is killed.
+    deafen(&stage, "manager");
     third.signal(&stage, "-INT");
     third.says("is stopped; its work and conversations are kept");
     third.ends_well();

@@ -4,11 +4,13 @@
 //! `ORCHESTRATOR_TEST_KILLS` says how often (6), `ORCHESTRATOR_TEST_SEED` when; the seed is printed.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use orchestrator::model::view::FleetView;
 use orchestrator::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
+use serde_json::json;
 
 use crate::support::{Setup, Stage, eventually};
 
@@ -18,6 +20,58 @@ const WORKERS: u32 = 2;
 const LIFE: u64 = 3000;
 /// So long about a task takes, with everything around it.
 const TASK: u64 = 2500;
+
+/// Actions of the supervisor, as its log names them, at whose beginning it is killed.
+const ACTIONS: [&str; 8] = [
+    "Launch", "Adopt", "Paste", "Answer", "Complete", "Import", "Merge", "Push",
+];
+/// At most so long after the beginning of an action, in milliseconds.
+const WITHIN: u64 = 60;
+
+/// When a supervisor is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// So many milliseconds after its start.
+    AfterStart(u64),
+    /// So many milliseconds after it began such an action, or at the end of the longest life.
+    AfterAction(&'static str, u64),
+}
+
+impl Moment {
+    /// In turns: while it starts, when it does something, at any time.
+    fn of(number: u64, chance: &mut Chance) -> Self {
+        match number % 3 {
+            0 => Self::AfterStart(chance.below(LIFE / 3)),
+            1 => {
+                let action = ACTIONS[chance.below(ACTIONS.len() as u64) as usize];
+                Self::AfterAction(action, chance.below(WITHIN))
+            }
+            _ => Self::AfterStart(chance.below(LIFE)),
+        }
+    }
+
+    /// Waits until it has come.
+    fn wait(self, log: &Path, log_before: usize) {
+        let (action, after) = match self {
+            Self::AfterStart(after) => (None, after),
+            Self::AfterAction(action, after) => (Some(action), after),
+        };
+        if let Some(action) = action {
+            let wanted = format!("\"action\":\"{action} {{");
+            let end = Instant::now() + Duration::from_millis(LIFE);
+            while Instant::now() < end {
+                let text = std::fs::read(log).unwrap_or_default();
+                let new = String::from_utf8_lossy(text.get(log_before..).unwrap_or_default());
+                if new.contains(&wanted) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        // The moment of the kill, not a wait for anything.
+        std::thread::sleep(Duration::from_millis(after));
+    }
+}
 
 /// Numbers that follow from a seed (SplitMix64).
 struct Chance(u64);
@@ -73,6 +127,7 @@ fn setup(tasks: u64) -> Setup {
         workers: WORKERS,
         scenario: script(),
         files: (1..=WORKERS).map(list).collect(),
+        config: json!({"logs": {"level": "debug"}}),
         ..Setup::default()
     }
 }
@@ -125,8 +180,10 @@ impl Drop for Starts {
     }
 }
 
-/// Starts a supervisor and kills it `after` its start. Its own words go into a file.
-fn one_short_life(stage: &Stage, after: Duration) {
+/// Starts a supervisor and kills it. Its own words go into a file.
+fn one_short_life(stage: &Stage, moment: Moment) {
+    let its_log = stage.state().join("log/supervisor.log");
+    let before = std::fs::metadata(&its_log).map_or(0, |found| found.len() as usize);
     let log = stage.root().join("short-lives.log");
     let said = std::fs::OpenOptions::new()
         .create(true)
@@ -140,8 +197,7 @@ fn one_short_life(stage: &Stage, after: Duration) {
         .stderr(said)
         .spawn()
         .unwrap();
-    // The moment of the kill, not a wait for anything.
-    std::thread::sleep(after);
+    moment.wait(&its_log, before);
     let ended = child.try_wait().unwrap();
     assert!(ended.is_none(), "it ended by itself: {ended:?}");
     child.kill().unwrap();
@@ -162,13 +218,11 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_done_twice() {
     let starts = Starts::follow(&stage);
     let mut moments = Vec::new();
     for number in 0..kills {
-        // One in three while it starts.
-        let bound = if number % 3 == 0 { LIFE / 3 } else { LIFE };
-        let after = chance.below(bound);
-        moments.push(after);
-        one_short_life(&stage, Duration::from_millis(after));
+        let moment = Moment::of(number, &mut chance);
+        moments.push(moment);
+        one_short_life(&stage, moment);
     }
-    eprintln!("killed after (ms): {moments:?}");
+    eprintln!("killed at {moments:?}");
     stage.up();
     let total = tasks as u32 * WORKERS;
     let view = stage.until_done(total);
