@@ -16,7 +16,7 @@ use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, S
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
-use orchestrator::model::{AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
+use orchestrator::model::{About, AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,7 @@ impl Ran {
 /// Answers requests; when asked to end, says so in its snapshots and goes.
 struct Fleet {
     asked: Mutex<Vec<Request>>,
+    about: Mutex<Option<About>>,
     views: watch::Sender<Arc<FleetView>>,
     shutdown: CancellationToken,
 }
@@ -122,6 +123,10 @@ impl ControlPort for Fleet {
         Err(ControlError::Gone)
     }
 
+    async fn about(&self) -> Result<About, ControlError> {
+        self.about.lock().unwrap().clone().ok_or(ControlError::Gone)
+    }
+
     async fn status_line(&self, _: StatusReport) -> Result<String, ControlError> {
         Err(ControlError::Gone)
     }
@@ -151,15 +156,16 @@ impl Supervisor {
         let socket = state.join("run/control.sock");
         let (views, _) = watch::channel(Arc::new(view(project, &state)));
         let shutdown = CancellationToken::new();
+        let process = Command::new("sleep").arg("600").spawn().unwrap();
         let fleet = Arc::new(Fleet {
             asked: Mutex::new(Vec::new()),
+            about: Mutex::new(Some(about(project, process.id()))),
             views,
             shutdown: shutdown.clone(),
         });
         let listener = runtime.block_on(bind_unix(&socket)).unwrap();
         let router = router(fleet.clone(), Access::Local);
         let task = runtime.spawn(serve_unix(listener, router, shutdown));
-        let process = Command::new("sleep").arg("600").spawn().unwrap();
         let entry = Entry {
             project: project.into(),
             pid: process.id(),
@@ -201,6 +207,21 @@ impl Drop for Supervisor {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+}
+
+/// The binary under test itself.
+fn about(project: &str, pid: u32) -> About {
+    let program = assert_cmd::cargo::cargo_bin!("orchestrator");
+    About {
+        project: project.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        build: Some(orchestrator::daemon::build_of(program).unwrap()),
+        program: program.display().to_string(),
+        pid,
+        started_at: Timestamp(0),
+        salt: String::new(),
+        settings: Vec::new(),
     }
 }
 
@@ -725,5 +746,48 @@ fn a_second_supervisor_of_the_same_fleet_is_refused() {
                 .contains("the supervisor of `one` is running already")
         );
     }
+    assert_eq!(supervisor.take_asked(), []);
+}
+
+#[test]
+fn up_replaces_nothing_when_it_shall_not_and_opens_no_second_place() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    let init = [
+        "init",
+        "fleet",
+        "--repository",
+        "https://example.com/r.git",
+        "--workers",
+        "1",
+    ];
+    house.run(&init).ended(Exit::Done);
+    let at_one = format!(
+        "--set=stateDirectory={}",
+        house.path("state-one/run").display()
+    );
+    let up = |more: &[&str]| {
+        let args: Vec<&str> = ["up", "--config", "fleet", "--set=project=one"]
+            .into_iter()
+            .chain(more.iter().copied())
+            .collect();
+        house.run(&args)
+    };
+    if let Some(about) = supervisor.fleet.about.lock().unwrap().as_mut() {
+        about.build = Some("0000000000000000".into());
+    }
+    let other = up(&["--no-take-over", &at_one]).ended(Exit::AlreadyRunning);
+    for word in ["runs version", "build 00000", "this is version"] {
+        assert!(other.stderr.contains(word), "{other:?}");
+    }
+    // Its containers would be taken for those of the new one.
+    let elsewhere = format!("--set=stateDirectory={}", house.path("another").display());
+    let second = up(&["--take-over", &elsewhere]).ended(Exit::AlreadyRunning);
+    for word in ["with its state in", "down --project one"] {
+        assert!(second.stderr.contains(word), "{second:?}");
+    }
+    assert!(!house.path("another").exists());
+    // Without a credential a new one could not start: the old one is not asked to go.
+    up(&[&at_one]).ended(Exit::Usage);
     assert_eq!(supervisor.take_asked(), []);
 }

@@ -170,6 +170,7 @@ async fn take_out_of_the_image() -> Result<PathBuf> {
         pids: 64,
         tmp_bytes: 1 << 20,
         state_directory: fresh.path().to_owned(),
+        settings_hash: String::new(),
     };
     let copy = ExecSpec {
         command: ["cp", "/usr/local/bin/claude", "/out/claude"]

@@ -2,11 +2,12 @@
 //! twice, and agents behave at random. At the end every task is done exactly once and nothing
 //! is stuck.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use orchestrator::model::{AgentId, Ending, Request, TaskStatus};
-use orchestrator::supervisor::{Policy, PushOutcome};
-use orchestrator::testing::world::{Turn, World};
+use orchestrator::supervisor::{Event, Policy, PushOutcome};
+use orchestrator::testing::world::{ACTION_KINDS, Done, EVENT_KINDS, Turn, Twice, World};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -39,6 +40,12 @@ enum Step {
     PushFails,
     FetchFails,
     LaunchFails,
+    PasteFails,
+    /// The queue gives this agent's next task to somebody else.
+    ClaimIsLost(u32),
+    TicksTheBranch,
+    StoreRecovers,
+    Notices,
     EngineDown,
     EngineStopsEverything,
     EngineUp,
@@ -47,6 +54,8 @@ enum Step {
     DaemonDies,
     DaemonStarts,
     Detach,
+    Stop,
+    Drain,
     Tick(u64),
     OneEffect,
 }
@@ -111,6 +120,18 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
         }
         Step::FetchFails => world.git.fetch_faults.push("no route".into()),
         Step::LaunchFails => world.launch_faults.push(true),
+        Step::PasteFails => world.paste_faults += 1,
+        Step::ClaimIsLost(n) => world.queue.lose_next(&agent(n)),
+        Step::TicksTheBranch => {
+            let head = world.git.tick();
+            world.observe(Event::BranchMoved { head });
+        }
+        Step::StoreRecovers => world.observe(Event::StoreRecovered),
+        Step::Notices => world.observe(Event::Noticed {
+            agent: None,
+            text: "a list is not UTF-8".into(),
+            hint: None,
+        }),
         Step::EngineDown => world.engine(false),
         Step::EngineStopsEverything => world.engine_stops_everything(),
         Step::EngineUp => world.engine(true),
@@ -119,14 +140,23 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
         Step::DaemonDies if world.up() => world.crash_daemon(),
         Step::DaemonStarts if !world.up() => world.start_daemon(true),
         Step::DaemonDies | Step::DaemonStarts => {}
-        Step::Detach => {
-            let ending = Ending::Detach;
-            if world.request(Request::End { ending }).is_some() {
-                world.crash_daemon();
-            }
-        }
+        Step::Detach => end(world, Ending::Detach),
+        Step::Stop => end(world, Ending::Stop),
+        Step::Drain => end(world, Ending::Drain),
         Step::Tick(seconds) => world.advance(Duration::from_secs(seconds)),
         Step::OneEffect => drop(world.step()),
+    }
+    goes_when_finished(world);
+}
+
+fn end(world: &mut World, ending: Ending) {
+    world.request(Request::End { ending });
+}
+
+/// The daemon goes when an ending has finished, as the driver does.
+fn goes_when_finished(world: &mut World) {
+    if world.up() && world.finished.is_some() {
+        world.crash_daemon();
     }
 }
 
@@ -134,6 +164,12 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
 fn comes_to_rest(world: &mut World) -> Result<(), String> {
     world.crash.at = None;
     world.launch_faults.clear();
+    world.paste_faults = 0;
+    // An ending that was asked for is given up with the daemon that was asked.
+    if world.up() && world.fleet().ending().is_some() {
+        world.run_outbox();
+        world.crash_daemon();
+    }
     for mind in world.minds.values_mut() {
         mind.swallow = 0;
     }
@@ -175,12 +211,16 @@ fn world(workers: u32) -> World {
     })
 }
 
+/// The one script in which a task may fail.
+const FAILING: &str = "a task fails for good, and the next is done";
+
 /// The scripts of the crash simulation.
 fn scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
-        AddTask, BackgroundEnds, Boot, CloseDialog, Conflict, DaemonStarts, Dies, Permission,
-        RemoteMoves, Restart, SwallowPastes, Tick, TurnEnds, TurnEndsDirty, TurnEndsInBackground,
-        TurnFails, Types,
+        AddTask, BackgroundEnds, Boot, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
+        DaemonStarts, Detach, Dies, Drain, EngineDown, EngineUp, LaunchFails, Notices, PasteFails,
+        Permission, RemoteMoves, Restart, Stop, StoreRecovers, SwallowPastes, Tick, TicksTheBranch,
+        TurnEnds, TurnEndsDirty, TurnEndsInBackground, TurnFails, Types,
     };
     let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
     let with = |more: Vec<Step>| {
@@ -258,6 +298,111 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
             ]),
         ),
         (
+            "detached while they work, adopted when they have ended their turns",
+            with(vec![
+                AddTask(1),
+                AddTask(1),
+                AddTask(2),
+                Detach,
+                TurnEnds(1),
+                DaemonStarts,
+                Tick(6),
+                TurnEnds(2),
+                DaemonDies,
+                DaemonStarts,
+                Tick(6),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "drained, and up again",
+            with(vec![
+                AddTask(1),
+                AddTask(1),
+                AddTask(2),
+                Drain,
+                TurnEnds(2),
+                TurnEnds(1),
+                Tick(1),
+                DaemonStarts,
+                Tick(6),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "stopped in the middle of a turn, and up again",
+            with(vec![
+                AddTask(1),
+                AddTask(2),
+                TurnEnds(2),
+                Stop,
+                Tick(1),
+                DaemonStarts,
+                Boot(0),
+                Boot(1),
+                Boot(2),
+                Tick(1),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "the answer to a hook is lost, and a claim",
+            with(vec![
+                AddTask(1),
+                AddTask(1),
+                AddTask(2),
+                TurnEnds(1),
+                DaemonDies,
+                TurnEnds(2),
+                DaemonStarts,
+                ClaimIsLost(1),
+                TurnEnds(1),
+                AddTask(1),
+                Tick(6),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            FAILING,
+            with(vec![
+                AddTask(1),
+                TurnFails(1, "invalid_request"),
+                Tick(700),
+                TurnFails(1, "invalid_request"),
+                Tick(700),
+                TurnFails(1, "invalid_request"),
+                Tick(1),
+                AddTask(1),
+                Tick(1),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "the surroundings fail",
+            vec![
+                LaunchFails,
+                DaemonStarts,
+                Tick(5),
+                Boot(0),
+                Boot(1),
+                Boot(2),
+                EngineDown,
+                DaemonDies,
+                DaemonStarts,
+                Tick(3),
+                EngineUp,
+                Tick(3),
+                PasteFails,
+                AddTask(1),
+                Tick(10),
+                Notices,
+                StoreRecovers,
+                TurnEnds(1),
+                TicksTheBranch,
+                Tick(1),
+            ],
+        ),
+        (
             "planning",
             vec![
                 DaemonStarts,
@@ -281,13 +426,25 @@ struct Manner {
     /// The daemon comes back this many steps after it died.
     away: usize,
     duplicate: bool,
+    twice: Twice,
     hasty: bool,
 }
 
-/// Plays a script with the daemon dying at crash point `at`. Returns how many points there were.
-fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> u64 {
+impl Manner {
+    const PLAIN: Self = Self {
+        away: 0,
+        duplicate: false,
+        twice: Twice::None,
+        hasty: false,
+    };
+}
+
+/// Plays a script with the daemon dying at crash point `at`. Returns how many points there were,
+/// and what was done.
+fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> (u64, Done) {
     let mut world = world(2);
     world.duplicate = manner.duplicate;
+    world.twice = manner.twice;
     world.hasty_receipts = manner.hasty;
     world.crash.at = at;
     world.plans = vec![vec![
@@ -298,6 +455,7 @@ fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> u64 {
     for (serial, step) in steps.iter().enumerate() {
         perform(&mut world, step, serial);
         world.run_outbox();
+        goes_when_finished(&mut world);
         if !world.up() {
             if missed >= manner.away {
                 world.start_daemon(true);
@@ -312,32 +470,44 @@ fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> u64 {
     if let Err(left) = comes_to_rest(&mut world) {
         panic!("`{name}`, daemon dies at {at:?}, {manner:?}:\n{left}");
     }
-    let undone = world
-        .queue
-        .tasks
-        .iter()
-        .find(|t| t.status != TaskStatus::Done);
+    let undone = world.queue.tasks.iter().find(|t| {
+        t.status != TaskStatus::Done && !(name == FAILING && t.status == TaskStatus::Failed)
+    });
     assert!(undone.is_none(), "`{name}` at {at:?}: {undone:?}");
-    points
+    (points, world.done)
 }
 
-fn crash_everywhere(manner: Manner) {
+/// Returns what was done in all plays together.
+fn crash_everywhere(manner: Manner) -> Done {
+    let mut all = Done::default();
+    let mut add = |done: Done| {
+        all.actions_twice.extend(done.actions_twice);
+        all.events_twice.extend(done.events_twice);
+        all.actions_at_crash.extend(done.actions_at_crash);
+    };
     for (name, steps) in scripts() {
-        let points = play(name, &steps, None, manner);
+        let (points, done) = play(name, &steps, None, manner);
+        add(done);
         assert!(points > 20, "`{name}` has only {points} crash points");
         for at in 1..=points {
-            play(name, &steps, Some(at), manner);
+            add(play(name, &steps, Some(at), manner).1);
         }
     }
+    all
+}
+
+/// Each of these is among those, or the scripts do not meet it.
+#[track_caller]
+fn has_met(all: &[&'static str], met: &BTreeSet<&'static str>) {
+    let all: BTreeSet<&str> = all.iter().copied().collect();
+    let missing: Vec<&&str> = all.difference(met).collect();
+    assert!(missing.is_empty(), "no script meets {missing:?}");
 }
 
 #[test]
 fn the_daemon_dies_after_every_step_and_is_back_at_once() {
-    crash_everywhere(Manner {
-        away: 0,
-        duplicate: false,
-        hasty: false,
-    });
+    let done = crash_everywhere(Manner::PLAIN);
+    has_met(&ACTION_KINDS, &done.actions_at_crash);
 }
 
 #[test]
@@ -345,19 +515,53 @@ fn the_daemon_dies_after_every_step_and_is_away_for_a_while() {
     for away in [1, 3] {
         crash_everywhere(Manner {
             away,
-            duplicate: false,
             hasty: away == 3,
+            ..Manner::PLAIN
         });
     }
 }
 
 #[test]
 fn every_event_comes_twice() {
-    crash_everywhere(Manner {
-        away: 0,
+    let done = crash_everywhere(Manner {
         duplicate: true,
-        hasty: false,
+        ..Manner::PLAIN
     });
+    has_met(&EVENT_KINDS, &done.events_twice);
+}
+
+#[test]
+fn every_action_is_carried_out_twice_and_the_daemon_dies_as_well() {
+    let done = crash_everywhere(Manner {
+        twice: Twice::Every,
+        ..Manner::PLAIN
+    });
+    has_met(&ACTION_KINDS, &done.actions_twice);
+    crash_everywhere(Manner {
+        twice: Twice::Every,
+        duplicate: true,
+        away: 1,
+        ..Manner::PLAIN
+    });
+}
+
+#[test]
+fn each_action_by_itself_is_carried_out_twice() {
+    for (name, steps) in scripts() {
+        let (_, done) = play(name, &steps, None, Manner::PLAIN);
+        for number in 1..=done.actions {
+            let twice = Twice::Only(number);
+            play(
+                name,
+                &steps,
+                None,
+                Manner {
+                    twice,
+                    ..Manner::PLAIN
+                },
+            );
+        }
+    }
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -389,6 +593,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::PushFails),
         1 => Just(Step::FetchFails),
         1 => Just(Step::LaunchFails),
+        1 => Just(Step::PasteFails),
+        1 => Just(Step::TicksTheBranch),
+        1 => Just(Step::StoreRecovers),
         1 => Just(Step::EngineDown),
         1 => Just(Step::EngineStopsEverything),
         3 => Just(Step::EngineUp),
@@ -397,6 +604,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::DaemonDies),
         6 => Just(Step::DaemonStarts),
         1 => Just(Step::Detach),
+        1 => Just(Step::Stop),
+        1 => Just(Step::Drain),
         12 => (0_u64..20).prop_map(Step::Tick),
         1 => (60_u64..700).prop_map(Step::Tick),
         14 => Just(Step::OneEffect),
@@ -426,9 +635,11 @@ proptest! {
         steps in prop::collection::vec(any_step(), 1..120),
         crash in prop::option::of(1_u64..300),
         duplicate: bool,
+        twice in prop_oneof![Just(Twice::None), Just(Twice::Every), (1_u64..400).prop_map(Twice::Only)],
         hasty: bool,
     ) {
         let mut world = world(2);
+        world.twice = twice;
         world.duplicate = duplicate;
         world.hasty_receipts = hasty;
         world.crash.at = crash;

@@ -43,6 +43,10 @@ pub(super) async fn status(State(control): State<Control>) -> Response {
     Json(newest(&control).as_ref()).into_response()
 }
 
+pub(super) async fn about(State(control): State<Control>) -> Result<Response, Problem> {
+    Ok(Json(control.about().await?).into_response())
+}
+
 fn newest(control: &Control) -> Arc<FleetView> {
     Arc::clone(&control.view().borrow())
 }

@@ -31,6 +31,7 @@ pub fn router(control: Control, access: Access) -> Router {
         open = open.route(&format!("{prefix}/health"), get(handlers::health));
         guarded = guarded
             .route(&format!("{prefix}/status"), get(handlers::status))
+            .route(&format!("{prefix}/about"), get(handlers::about))
             .route(
                 &format!("{prefix}/status/stream"),
                 get(stream::status_stream),

@@ -135,6 +135,24 @@ fn set_up_logging(config: &Config, redactor: &Redactor) -> Result<()> {
         .map_err(|error| Error::new(Exit::Failure, "logging cannot be set up").because(&error))
 }
 
+/// Which build of the program this is; `None` where its own file cannot be read.
+pub(super) async fn own_build() -> Result<Option<String>> {
+    match tokio::task::spawn_blocking(daemon::own_build).await {
+        Ok(build) => Ok(build.ok()),
+        Err(error) => Err(Error::new(Exit::Failure, "a blocking task ended early").because(&error)),
+    }
+}
+
+/// Could a supervisor of this program start on these settings? See [`daemon::preflight`].
+pub(super) async fn preflight(settings: &Settings) -> Result<()> {
+    let config = &settings.loaded.config;
+    let pool = load_pool(config);
+    let runtime = connect().await.map_err(prerequisite)?;
+    daemon::preflight(config, &pool, &runtime, &output::say)
+        .await
+        .map_err(daemon_error)
+}
+
 pub(super) fn load_pool(config: &Config) -> Pool {
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
     credentials::load_pool(&config.claude_configs, now)
@@ -146,7 +164,7 @@ pub(super) fn daemon_error(error: DaemonError) -> Error {
         DaemonError::AlreadyRunning(_) => Exit::AlreadyRunning,
         DaemonError::NoCredential { .. } => Exit::Usage,
         DaemonError::Prerequisite { .. } if error.is_prerequisite() => Exit::Prerequisite,
-        DaemonError::Door { .. } => Exit::Prerequisite,
+        DaemonError::Door { .. } | DaemonError::Newer { .. } => Exit::Prerequisite,
         DaemonError::Prerequisite { .. } | DaemonError::Io { .. } | DaemonError::State { .. } => {
             Exit::Failure
         }

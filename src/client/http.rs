@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
-use crate::model::AgentId;
 use crate::model::view::FleetView;
+use crate::model::{About, AgentId};
 use crate::ports::ErrorKind;
 
 /// How long a connection may take. Local; a supervisor under load still accepts at once.
@@ -115,6 +115,11 @@ impl Client {
 
     pub async fn status(&self) -> Result<FleetView> {
         self.json(self.request(Method::GET, &["status"])).await
+    }
+
+    /// Which program it is, and what it was told. `NotFound` from one that is too old to say.
+    pub async fn about(&self) -> Result<About> {
+        self.json(self.request(Method::GET, &["about"])).await
     }
 
     /// Every published snapshot, the newest one first.

@@ -35,17 +35,22 @@ impl Entry {
     /// Does its process run? One that has ended and was not reaped, as happens in containers
     /// without an init, does not.
     pub fn process_exists(&self) -> bool {
-        // Another user's process cannot be ours, so "not permitted" is a no as well.
-        i32::try_from(self.pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .is_some_and(|pid| test_kill_process(pid).is_ok() && !is_zombie(self.pid))
+        process_exists(self.pid)
     }
 
     /// Does the supervisor live: its process exists and its socket takes a connection.
     pub fn is_alive(&self) -> bool {
         self.process_exists() && UnixStream::connect(&self.control_socket).is_ok()
     }
+}
+
+/// As [`Entry::process_exists`], by the number alone.
+pub fn process_exists(pid: u32) -> bool {
+    // Another user's process cannot be ours, so "not permitted" is a no as well.
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .is_some_and(|known| test_kill_process(known).is_ok() && !is_zombie(pid))
 }
 
 /// By the third field of `/proc/PID/stat`, behind the name in parentheses (`man 5 proc`).

@@ -49,6 +49,8 @@ async fn everything_goes_around_over_the_socket() {
     let health = client.health().await.unwrap();
     assert_eq!((health.project.as_str(), health.generation), ("demo", 7));
     assert_eq!(client.status().await.unwrap(), fleet());
+    let about = client.about().await.unwrap();
+    assert_eq!((about.version.as_str(), about.pid), ("1.2.3", 42));
     let worker = AgentId::worker(2);
     assert_eq!(client.restart(&worker).await.unwrap(), Done::Accepted);
     assert_eq!(client.plan().await.unwrap(), Done::Accepted);

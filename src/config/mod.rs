@@ -14,6 +14,7 @@ pub mod units;
 
 mod assemble;
 mod checks;
+mod compare;
 mod file;
 mod layers;
 mod paths;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use compare::{Applies, Change, changes, settings};
 pub use file::FILE_NAME;
 pub use problem::{Origin, Place, Problem, Problems};
 pub use repository::redact as redact_url;

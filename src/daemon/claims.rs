@@ -12,13 +12,13 @@ use crate::supervisor::{Fleet, Phase};
 
 /// What is to become of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(crate) enum Wish {
     Renew,
     GiveBack,
 }
 
 /// Task, fence and wish for every claim that something is to be done about.
-pub(super) fn tend(
+pub(crate) fn tend(
     claimed: &[Task],
     fleet: &Fleet,
     now: Timestamp,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::house::House;
-use crate::model::Ending;
+use crate::model::{Ending, ProjectId};
+use crate::ports::Runtime;
 
 /// How long front doors and effects may take to finish what they have begun.
 const DOORS_CLOSE: Duration = Duration::from_secs(5);
@@ -32,15 +33,9 @@ pub(super) async fn close(house: &House, ending: Ending, tracker: &TaskTracker) 
 }
 
 /// A start that failed leaves nothing that was not there before.
-pub(super) async fn leave_no_network(house: &House) {
-    let project = &house.config.project;
-    if house
-        .runtime
-        .list(project)
-        .await
-        .is_ok_and(|all| all.is_empty())
-        && let Err(error) = house.runtime.remove_network(project).await
-    {
+pub(super) async fn leave_no_network(runtime: &dyn Runtime, project: &ProjectId) {
+    let nobody = runtime.list(project).await.is_ok_and(|all| all.is_empty());
+    if nobody && let Err(error) = runtime.remove_network(project).await {
         tracing::warn!(error = error.chain(), "the network was not removed");
     }
 }

@@ -148,6 +148,8 @@ impl Doors {
         let bound = listener
             .local_addr()
             .map_err(DaemonError::io("reading the address of", &socket_path))?;
+        // Who gets an answer may also take it that this supervisor can be found.
+        let announced = self.announce(announce, socket_path, bound)?;
         let local = api::router(self.control.clone(), Access::Local);
         let end = self.end.clone();
         self.tracker.spawn(async move {
@@ -166,7 +168,7 @@ impl Doors {
                 tracing::error!(%error, "loopback HTTP ended");
             }
         });
-        self.announce(announce, socket_path, bound)
+        Ok(announced)
     }
 
     /// Made once per state directory; readable by its owner only.

@@ -25,6 +25,12 @@ pub enum DaemonError {
     /// A socket or a port could not be listened on.
     #[error("{text}")]
     Door { text: String, hint: String },
+    /// This program would lose what a newer one has written.
+    #[error(
+        "the state was written by version {version}, and {what}; this is version {}, which does not know that",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Newer { version: String, what: String },
     #[error("the saved state of {what} cannot be read; it was left as it is")]
     State {
         what: String,
@@ -59,6 +65,9 @@ impl DaemonError {
             }
             Self::Io { .. } => None,
             Self::Door { hint, .. } => Some(hint.clone()),
+            Self::Newer { .. } => {
+                Some("start the newer program again; nothing was changed".into())
+            }
             Self::State { .. } => {
                 Some("it was written by a newer version, or is damaged; restore a backup of state.db or move it aside".into())
             }

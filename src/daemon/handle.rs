@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::program::Herald;
 use crate::control::{ControlError, ControlPort, StatusReport};
 use crate::model::view::FleetView;
-use crate::model::{HookAnswer, HookReport, Reply, Request};
+use crate::model::{About, HookAnswer, HookReport, Reply, Request};
 use crate::supervisor::Event;
 
 /// Inputs that wait for the driver. A decision takes about a millisecond, so a full queue means
@@ -51,6 +52,7 @@ pub(super) enum Input {
 pub(super) struct DriverHandle {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<Arc<FleetView>>,
+    pub(super) herald: Arc<Herald>,
 }
 
 impl DriverHandle {
@@ -100,6 +102,10 @@ impl ControlPort for DriverHandle {
 
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {
         self.ask(|line| Input::Status { report, line }).await
+    }
+
+    async fn about(&self) -> Result<About, ControlError> {
+        Ok(self.herald.about().await)
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

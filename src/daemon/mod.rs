@@ -3,7 +3,7 @@
 //! Called by `cli`'s `up` and by tests, with the ports handed in. The only room that translates
 //! between worlds. Must never decide: what follows from what is the supervisor's.
 
-mod claims;
+pub(crate) mod claims;
 mod clock;
 mod closing;
 mod doors;
@@ -15,9 +15,12 @@ mod house;
 mod lists;
 mod logbook;
 mod paths;
+mod preflight;
 mod prepare;
+mod program;
 mod queue_actions;
 mod record;
+mod saved;
 mod signals;
 mod start;
 mod usage;
@@ -27,6 +30,8 @@ pub use clock::{SystemClock, SystemEntropy};
 pub use error::DaemonError;
 pub use lists::file_name as task_list_file;
 pub use paths::{AgentPaths, FleetPaths};
+pub use preflight::preflight;
+pub use program::{build_of, own_build};
 pub use signals::Signals;
 pub use start::{Ended, RunOptions, run, tmux_socket_name};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::error::DaemonError;
 use super::house::House;
 use super::paths::FleetPaths;
+use super::saved::{self, Writer};
 use super::start::RunOptions;
 use crate::config::units::format_size;
 use crate::config::{Config, ImageChoice};
@@ -13,8 +14,8 @@ use crate::credentials::Pool;
 use crate::model::{AgentId, CredentialId, SessionId};
 use crate::ports::runtime::ImageBuild;
 use crate::ports::{Entropy, ImageSpec};
-use crate::store::sqlite::FleetState;
-use crate::supervisor::{AgentState, Fleet, Policy, Supervisor};
+use crate::store::sqlite::{Changes, FleetState};
+use crate::supervisor::{Fleet, Policy, Supervisor};
 use crate::telemetry::Redactor;
 use crate::worktree::{GitStore, Identity};
 
@@ -152,7 +153,7 @@ fn worth_telling(line: &str) -> bool {
     large && (!line.contains('%') || line.contains("0%"))
 }
 
-fn image_spec(config: &Config) -> ImageSpec {
+pub(super) fn image_spec(config: &Config) -> ImageSpec {
     let uid = config.container.uid;
     match &config.image {
         ImageChoice::Named(tag) => ImageSpec {
@@ -188,26 +189,28 @@ pub(super) async fn load_supervisor(
     let wanted = policy.agents();
     let sessions = wanted.iter().map(|_| SessionId::new(entropy.uuid()));
     let mut fleet = Fleet::new(&wanted, sessions);
-    if let Some(text) = saved.meta.get("fleet") {
-        let row: Fleet = serde_json::from_str(text).map_err(|cause| DaemonError::State {
-            what: "the fleet".into(),
-            cause,
-        })?;
+    let saved = saved::read(&saved)?;
+    if let Some(row) = saved.fleet {
         fleet = Fleet {
             agents: fleet.agents,
             ..row
         };
         fleet.phase = crate::supervisor::FleetPhase::Running;
     }
-    for (id, text) in saved.agents {
-        let row: AgentState = serde_json::from_str(&text).map_err(|cause| DaemonError::State {
-            what: id.to_string(),
-            cause,
-        })?;
-        if wanted.contains(&id) {
-            fleet.agents.insert(id, row);
+    for row in saved.agents {
+        if wanted.contains(&row.id) {
+            fleet.agents.insert(row.id.clone(), row);
         }
     }
+    let writer = Changes {
+        at: house.clock.now(),
+        meta: vec![Writer::row()],
+        ..Changes::default()
+    };
+    state
+        .commit(writer)
+        .await
+        .map_err(DaemonError::prerequisite("writing the state"))?;
     let mut supervisor = Supervisor::new(policy, fleet);
     let pool: Vec<CredentialId> = house.credentials.keys().cloned().collect();
     supervisor.lend_credentials(&pool);

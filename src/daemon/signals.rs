@@ -24,6 +24,15 @@ impl Signals {
         })
     }
 
+    /// Until any of them comes.
+    pub(super) async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+
     /// Turns signals into requests, for ever. `say` tells the person what was asked for.
     pub(super) async fn follow(mut self, driver: DriverHandle, say: impl Fn(&str) + Send) {
         let mut interrupts = 0_u32;

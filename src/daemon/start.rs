@@ -14,13 +14,14 @@ use tokio_util::task::TaskTracker;
 use super::closing::{close, leave_no_network};
 use super::doors::Doors;
 use super::driver::Driver;
-use super::effects::{Effects, take_inventory};
+use super::effects::{Effects, settings_hash, take_inventory};
 use super::error::DaemonError;
 use super::handle::{DriverHandle, INPUTS, Input};
 use super::house::House;
 use super::lists::TaskLists;
 use super::paths::FleetPaths;
 use super::prepare::{agents, build_house, load_supervisor};
+use super::program::Herald;
 use super::queue_actions::QueueActions;
 use super::signals::Signals;
 use super::watch::{ListWatch, RemoteWatch, find_missed_ends, follow_engine};
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::coordination::Queue;
 use crate::credentials::Pool;
 use crate::model::view::FleetView;
-use crate::model::{AgentId, Ending};
+use crate::model::{About, AgentId, Ending};
 use crate::ports::{Clock, Entropy, Panes, Runtime, Store};
 use crate::store::sqlite::SqliteStore;
 use crate::supervisor::{Event, Supervisor};
@@ -70,10 +71,46 @@ const SETTLE_TICKS: Duration = Duration::from_secs(10);
 ///
 /// Errors: a missing prerequisite, another supervisor on the same state, a store that cannot be
 /// read. Nothing is started before everything it needs has been found.
-pub async fn run(config: Config, pool: Pool, options: RunOptions) -> Result<Ended, DaemonError> {
+///
+/// A signal before everything is there ends the start: nothing was launched yet, and agents of an
+/// earlier run go on.
+pub async fn run(
+    config: Config,
+    pool: Pool,
+    mut options: RunOptions,
+) -> Result<Ended, DaemonError> {
+    let mut signals = options.signals.take();
     let paths = FleetPaths::new(&config.state_directory);
     make_directories(&paths)?;
+    // Held until this returns, whatever is under way then.
     let _lock = lock(&paths)?;
+    let (runtime, project) = (options.runtime.clone(), config.project.clone());
+    let say = options.progress.clone();
+    let ready = tokio::select! {
+        prepared = Box::pin(prepare(config, pool, options, paths)) => prepared?,
+        () = first_signal(&mut signals) => {
+            say("ended while it was starting; nothing was started");
+            leave_no_network(&*runtime, &project).await;
+            return Ok(Ended { ending: Ending::Detach });
+        }
+    };
+    ready.run(signals).await
+}
+
+async fn first_signal(signals: &mut Option<Signals>) {
+    match signals {
+        Some(signals) => signals.any().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Everything a run needs, found or made.
+async fn prepare(
+    config: Config,
+    pool: Pool,
+    options: RunOptions,
+    paths: FleetPaths,
+) -> Result<Fleetrun, DaemonError> {
     if pool.credentials.is_empty() {
         let problems = pool.problems.iter().map(ToString::to_string).collect();
         return Err(DaemonError::NoCredential { problems });
@@ -92,15 +129,13 @@ pub async fn run(config: Config, pool: Pool, options: RunOptions) -> Result<Ende
         .map_err(DaemonError::prerequisite("reading the task queue"))?;
     let supervisor =
         load_supervisor(&house, &store.fleet_state(), remote_head, &*options.entropy).await?;
-    Fleetrun {
+    Ok(Fleetrun {
         house,
         store,
         queue,
         supervisor,
         options,
-    }
-    .run()
-    .await
+    })
 }
 
 fn make_directories(paths: &FleetPaths) -> Result<(), DaemonError> {
@@ -148,7 +183,7 @@ struct Fleetrun {
 }
 
 impl Fleetrun {
-    async fn run(self) -> Result<Ended, DaemonError> {
+    async fn run(self, signals: Option<Signals>) -> Result<Ended, DaemonError> {
         let Self {
             house,
             store,
@@ -158,7 +193,11 @@ impl Fleetrun {
         } = self;
         let (inputs, received) = mpsc::channel(INPUTS);
         let (publisher, view) = watch::channel(Arc::new(empty_view(&supervisor, &house)));
-        let driver = DriverHandle { inputs, view };
+        let driver = DriverHandle {
+            inputs,
+            view,
+            herald: Arc::new(Herald::new(about(&house))),
+        };
         let end = CancellationToken::new();
         let tracker = TaskTracker::new();
         let doors = Doors::new(house.clone(), driver.clone(), end.clone(), tracker.clone());
@@ -178,7 +217,7 @@ impl Fleetrun {
         let announced = match doors.open_front(options.registry.as_deref()).await {
             Ok(announced) => announced,
             Err(error) => {
-                leave_no_network(&house).await;
+                leave_no_network(&*house.runtime, &house.config.project).await;
                 return Err(error);
             }
         };
@@ -199,7 +238,7 @@ impl Fleetrun {
         );
         tracker.spawn(settle_ticks(lists.clone(), driver.clone(), end.clone()));
         let watchers = start_watchers(&house, &driver, &queue, since, &end, &tracker);
-        if let Some(signals) = options.signals {
+        if let Some(signals) = signals {
             let say = options.progress.clone();
             let driver = driver.clone();
             tokio::spawn(async move { signals.follow(driver, |text| say(text)).await });
@@ -232,10 +271,50 @@ async fn first_facts(house: &House, lists: &TaskLists) -> Result<Vec<Event>, Dae
         .await
         .map_err(DaemonError::prerequisite("reading the branch"))?;
     let inventory = take_inventory(house).await;
-    Ok(vec![
+    let mut facts = vec![
         Event::DirectionSeen { present },
         Event::InventoryTaken(inventory),
-    ])
+    ];
+    facts.extend(made_from_other_settings(house).await);
+    Ok(facts)
+}
+
+/// A container that works is left as it is, whatever the settings say now; people are told.
+async fn made_from_other_settings(house: &House) -> Option<Event> {
+    let containers = house.runtime.list(&house.config.project).await.ok()?;
+    let wanted = agents(&house.config);
+    let others: Vec<&str> = containers
+        .iter()
+        .filter(|c| c.running && wanted.contains(&c.agent) && !c.settings_hash.is_empty())
+        .filter(|c| c.settings_hash != settings_hash(house, &c.agent))
+        .map(|c| c.agent.as_str())
+        .collect();
+    let names = others.join(", ");
+    (!others.is_empty()).then(|| Event::Noticed {
+        agent: None,
+        text: format!("running on in containers made from earlier settings: {names}"),
+        hint: Some(
+            "the new ones apply when each is started next; `orchestrator restart NAME` does it \
+             now and keeps the conversation"
+                .into(),
+        ),
+    })
+}
+
+/// What the next program that wants to run this fleet is told.
+fn about(house: &House) -> About {
+    let salt = house.entropy.uuid();
+    let program = std::env::current_exe().unwrap_or_default();
+    About {
+        project: house.config.project.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: None,
+        program: program.display().to_string(),
+        pid: std::process::id(),
+        started_at: house.clock.now(),
+        settings: crate::config::settings(&house.config, &salt),
+        salt,
+    }
 }
 
 struct Watchers {

@@ -3,6 +3,7 @@
 //! Called by everyone. Must never do anything: no IO, no clock, no async, no decisions beyond
 //! keeping its own invariants (an id that parses, a time that does not overflow).
 
+pub mod about;
 pub mod agent;
 pub mod hook;
 pub mod ids;
@@ -11,6 +12,7 @@ pub mod task;
 pub mod time;
 pub mod view;
 
+pub use about::About;
 pub use agent::{CredentialKind, Role};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen};
 pub use ids::{

@@ -88,6 +88,9 @@ pub struct ContainerSpec {
     pub tmp_bytes: i64,
     /// Kept in labels: state directory of the fleet, so that tools find their way back.
     pub state_directory: PathBuf,
+    /// Kept in labels: stands for all of the above that is the same in each life of the agent, so
+    /// that a running container can be compared with what would be made now.
+    pub settings_hash: String,
 }
 
 impl ContainerSpec {
@@ -116,6 +119,8 @@ pub struct ObservedContainer {
     pub oom_killed: bool,
     /// The hash of the specification it was made from.
     pub spec_hash: String,
+    /// [`ContainerSpec::settings_hash`]; empty on containers of earlier versions.
+    pub settings_hash: String,
 }
 
 impl ObservedContainer {

@@ -13,6 +13,7 @@ pub const PROJECT: &str = "dev.orchestrator.project";
 pub const AGENT: &str = "dev.orchestrator.agent";
 pub const INCARNATION: &str = "dev.orchestrator.incarnation";
 pub const SPEC_HASH: &str = "dev.orchestrator.spec-hash";
+pub const SETTINGS_HASH: &str = "dev.orchestrator.settings-hash";
 pub const SCHEMA: &str = "dev.orchestrator.schema";
 pub const STATE_DIRECTORY: &str = "dev.orchestrator.state-directory";
 /// On throwaway containers instead of [`AGENT`]: for whose checkout they work.
@@ -37,6 +38,7 @@ pub fn agent_labels(spec: &ContainerSpec) -> BTreeMap<String, String> {
         (AGENT, spec.agent.to_string()),
         (INCARNATION, spec.incarnation.to_string()),
         (SPEC_HASH, hash.clone()),
+        (SETTINGS_HASH, spec.settings_hash.clone()),
     ]));
     let directory = spec.state_directory.display().to_string();
     labels.extend(pairs([
@@ -81,6 +83,7 @@ pub struct Mark {
     pub agent: AgentId,
     pub incarnation: Incarnation,
     pub spec_hash: String,
+    pub settings_hash: String,
 }
 
 /// Reads the labels of an agent's container; `None` when it is not one of ours.
@@ -93,6 +96,7 @@ pub fn read_mark<S: BuildHasher>(labels: &HashMap<String, String, S>) -> Option<
         agent: AgentId::new(labels.get(AGENT)?),
         incarnation: Incarnation(labels.get(INCARNATION)?.parse().ok()?),
         spec_hash: labels.get(SPEC_HASH).cloned().unwrap_or_default(),
+        settings_hash: labels.get(SETTINGS_HASH).cloned().unwrap_or_default(),
     })
 }
 
@@ -162,6 +166,7 @@ mod tests {
         assert_eq!(mark.agent, spec.agent);
         assert_eq!(mark.incarnation, spec.incarnation);
         assert_eq!(mark.spec_hash, spec_hash(&spec));
+        assert_eq!(mark.settings_hash, spec.settings_hash);
     }
 
     #[test]

@@ -14,8 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{broadcast, watch};
 
 use crate::model::{ProjectId, Timestamp};
@@ -263,6 +262,7 @@ impl FakeRuntime {
             exit_code: None,
             oom_killed: false,
             spec_hash: labels::spec_hash(spec),
+            settings_hash: spec.settings_hash.clone(),
             name: name.clone(),
         };
         let container = Container {

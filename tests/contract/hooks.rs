@@ -15,7 +15,7 @@ use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
+    About, AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
     Timestamp,
 };
 use serde_json::{Value, json};
@@ -106,6 +106,10 @@ impl ControlPort for FakeDriver {
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {
         self.with(|state| state.status.push(report));
         Ok("worker-1 · working".to_owned())
+    }
+
+    async fn about(&self) -> Result<About, ControlError> {
+        Err(ControlError::Gone)
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

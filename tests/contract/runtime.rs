@@ -88,6 +88,7 @@ impl World {
             pids: 64,
             tmp_bytes: 8 << 20,
             state_directory: directory.path().to_owned(),
+            settings_hash: "of-its-settings".to_owned(),
         };
         Self {
             runtime,

@@ -1,6 +1,6 @@
 //! The stage: directory, remote repository, model, configuration, and the binary itself.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -280,7 +280,12 @@ impl Stage {
 
     /// The binary, with this test's own home and nothing of the machine's environment.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("orchestrator"));
+        self.command_of(assert_cmd::cargo::cargo_bin!("orchestrator"), args)
+    }
+
+    /// As [`Self::command`], with another build of the binary.
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .env_clear()
@@ -303,6 +308,30 @@ impl Stage {
 
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(&mut self.command(args))
+    }
+
+    /// The binary with some bytes behind its end: it runs as before, and is another build.
+    pub fn another_build(&self) -> PathBuf {
+        let directory = self.root().join("newer");
+        std::fs::create_dir_all(&directory).unwrap();
+        let copy = directory.join("orchestrator");
+        std::fs::copy(assert_cmd::cargo::cargo_bin!("orchestrator"), &copy).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&copy)
+            .unwrap();
+        file.write_all(b"built another time").unwrap();
+        copy
+    }
+
+    /// Puts keys over those of `orchestrator.json`.
+    pub fn configure(&self, over: &Value) {
+        let path = self.config().join("orchestrator.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for (key, value) in over.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        std::fs::write(path, format!("{config:#}\n")).unwrap();
     }
 
     #[track_caller]

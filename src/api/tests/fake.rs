@@ -9,7 +9,7 @@ use crate::control::{ControlError, ControlPort, Reply, Request, StatusReport};
 use crate::model::view::{
     AgentView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView, UsageView,
 };
-use crate::model::{AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
+use crate::model::{About, AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
 
 pub(crate) struct FakeControl {
     pub(crate) asked: Mutex<Vec<Request>>,
@@ -61,6 +61,19 @@ impl ControlPort for FakeControl {
 
     async fn status_line(&self, _report: StatusReport) -> Result<String, ControlError> {
         Err(ControlError::Gone)
+    }
+
+    async fn about(&self) -> Result<About, ControlError> {
+        Ok(About {
+            project: "demo".into(),
+            version: "1.2.3".into(),
+            build: Some("0123456789abcdef".into()),
+            program: "/bin/orchestrator".into(),
+            pid: 42,
+            started_at: NOW,
+            salt: String::new(),
+            settings: Vec::new(),
+        })
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -84,6 +84,12 @@ async fn health_and_status_are_served_under_both_prefixes() {
         let status = served.send(Method::GET, &format!("{prefix}/status")).await;
         let status: Value = status.json().await.unwrap();
         assert_eq!(status, serde_json::to_value(fake::fleet()).unwrap());
+        let about = served.send(Method::GET, &format!("{prefix}/about")).await;
+        let about: Value = about.json().await.unwrap();
+        assert_eq!(
+            (&about["version"], &about["pid"]),
+            (&json!("1.2.3"), &json!(42))
+        );
     }
 }
 

@@ -7,6 +7,7 @@ use crate::claude::launch as claude_launch;
 use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
+use crate::runtime::labels;
 use crate::supervisor::{Again, Event};
 use crate::worktree::{CheckoutSpec, GitStore, Identity};
 
@@ -176,6 +177,25 @@ pub(in crate::daemon) fn container_spec(
     session: &SessionId,
     resume: bool,
 ) -> ContainerSpec {
+    ContainerSpec {
+        settings_hash: settings_hash(house, agent),
+        ..one_life(house, agent, incarnation, session, resume)
+    }
+}
+
+/// Over what is the same in each life of the agent as long as the settings and this program are.
+pub(in crate::daemon) fn settings_hash(house: &House, agent: &AgentId) -> String {
+    let nobody = SessionId::new("");
+    labels::spec_hash(&one_life(house, agent, Incarnation(0), &nobody, false))
+}
+
+fn one_life(
+    house: &House,
+    agent: &AgentId,
+    incarnation: Incarnation,
+    session: &SessionId,
+    resume: bool,
+) -> ContainerSpec {
     let paths = house.paths.agent(agent);
     let launch = claude_launch::Launch {
         agent: agent.clone(),
@@ -232,5 +252,6 @@ pub(in crate::daemon) fn container_spec(
         pids: i64::from(house.config.container.pids),
         tmp_bytes: i64::try_from(house.config.container.tmp_size).unwrap_or(i64::MAX),
         state_directory: house.paths.root().to_owned(),
+        settings_hash: String::new(),
     }
 }

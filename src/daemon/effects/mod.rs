@@ -9,6 +9,8 @@ mod instance;
 mod launch;
 mod refs;
 
+pub(super) use launch::settings_hash;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

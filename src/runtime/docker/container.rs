@@ -286,6 +286,7 @@ fn seen(found: ContainerInspectResponse) -> Option<Seen> {
             exit_code: state.exit_code.filter(|_| !running && !fresh),
             oom_killed: state.oom_killed.unwrap_or(false),
             spec_hash: mark.spec_hash,
+            settings_hash: mark.settings_hash,
         },
         fresh,
     })

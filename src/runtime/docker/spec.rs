@@ -178,6 +178,7 @@ pub(crate) mod tests {
             pids: 256,
             tmp_bytes: 64 << 20,
             state_directory: "/state".into(),
+            settings_hash: "0123456789abcdef".to_owned(),
         }
     }
 

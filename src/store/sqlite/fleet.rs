@@ -64,31 +64,7 @@ impl FleetState {
     }
 
     pub async fn load(&self) -> PortResult<LoadedState> {
-        self.store
-            .read_with("load the fleet's state", |connection| {
-                // One transaction: agents and meta of the same decision.
-                let snapshot = connection.unchecked_transaction()?;
-                let agents = snapshot
-                    .prepare("SELECT id, json FROM agent_state")?
-                    .query_map([], |row| {
-                        Ok((AgentId::new(row.get::<_, String>(0)?), row.get(1)?))
-                    })?
-                    .collect::<rusqlite::Result<_>>()?;
-                let meta = snapshot
-                    .prepare("SELECT key, value FROM meta")?
-                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                    .collect::<rusqlite::Result<_>>()?;
-                let head: i64 =
-                    snapshot.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| {
-                        row.get(0)
-                    })?;
-                Ok(LoadedState {
-                    agents,
-                    meta,
-                    journal_head: u64::try_from(head).unwrap_or(0),
-                })
-            })
-            .await
+        self.store.read_with("load the fleet's state", load).await
     }
 
     /// The answer given to this callback before, as JSON.
@@ -164,6 +140,29 @@ impl FleetState {
             })
             .await
     }
+}
+
+/// One transaction: agents and meta of the same decision.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<LoadedState> {
+    let snapshot = connection.unchecked_transaction()?;
+    let agents = snapshot
+        .prepare("SELECT id, json FROM agent_state")?
+        .query_map([], |row| {
+            Ok((AgentId::new(row.get::<_, String>(0)?), row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let meta = snapshot
+        .prepare("SELECT key, value FROM meta")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let head: i64 = snapshot.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| {
+        row.get(0)
+    })?;
+    Ok(LoadedState {
+        agents,
+        meta,
+        journal_head: u64::try_from(head).unwrap_or(0),
+    })
 }
 
 /// Runs in the writer's transaction.

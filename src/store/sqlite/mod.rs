@@ -105,6 +105,18 @@ impl SqliteStore {
         })
     }
 
+    /// What the supervisor had written, read beside a program that may be writing it; nothing is
+    /// checked but whose file it is and its version, and nothing is changed. `None` when there is
+    /// no file.
+    pub fn peek(path: &Path) -> PortResult<Option<LoadedState>> {
+        let Some(connection) = schema::peek(path)? else {
+            return Ok(None);
+        };
+        fleet::load(&connection)
+            .map(Some)
+            .map_err(|error| error::port_error("read the store", path, error))
+    }
+
     pub fn path(&self) -> &Path {
         &self.inner.path
     }

@@ -172,6 +172,38 @@ fn check_and_migrate(path: &Path) -> PortResult<()> {
     if let Some(problem) = problem {
         return Err(damaged(path, &problem));
     }
+    ours(path, application, version)?;
+    if version < SCHEMA_VERSION {
+        migrate(&connection, version)
+            .map_err(|error| port_error("migrate the store", path, error))?;
+    }
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+        .map_err(|error| port_error("open the store", path, error))?;
+    Ok(())
+}
+
+/// A connection that only reads, on a file that may be in use. `None` when there is none.
+pub(super) fn peek(path: &Path) -> PortResult<Option<Connection>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let look = || -> rusqlite::Result<(Connection, i32, i64)> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        let application = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;
+        let version = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+        Ok((connection, application, version))
+    };
+    let (connection, application, version) =
+        look().map_err(|error| port_error("check the store", path, error))?;
+    ours(path, application, version)?;
+    Ok(Some(connection))
+}
+
+/// Is it a file of this program, and not one of a newer version of it?
+fn ours(path: &Path, application: i32, version: i64) -> PortResult<()> {
     if application != APPLICATION_ID {
         return Err(PortError::new(
             ErrorKind::Refused,
@@ -190,13 +222,6 @@ fn check_and_migrate(path: &Path) -> PortResult<()> {
         )
         .hint("start the newer version of the program that wrote it; nothing was changed"));
     }
-    if version < SCHEMA_VERSION {
-        migrate(&connection, version)
-            .map_err(|error| port_error("migrate the store", path, error))?;
-    }
-    connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
-        .map_err(|error| port_error("open the store", path, error))?;
     Ok(())
 }
 

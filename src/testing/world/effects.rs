@@ -7,17 +7,27 @@ use super::{Container, Waiting, World};
 use crate::model::{AgentId, HookFact, Incarnation, Screen};
 use crate::supervisor::{Action, Again, Event, ImportOutcome};
 
-impl World {
-    /// At once what the driver does itself; the rest waits for its step.
-    pub(super) fn carry_out(&mut self, action: Action) {
-        let after = match &action {
-            Action::Answer { .. }
+/// What the driver does itself, before its next decision.
+pub(super) fn is_done_at_once(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Answer { .. }
             | Action::Claim { .. }
             | Action::Complete { .. }
             | Action::Release { .. }
             | Action::CreateTask(_)
             | Action::ReadTaskLists
-            | Action::Finish { .. } => return self.carry_out_now(action),
+            | Action::Finish { .. }
+    )
+}
+
+impl World {
+    /// At once what the driver does itself; the rest waits for its step.
+    pub(super) fn carry_out(&mut self, action: Action) {
+        if is_done_at_once(&action) {
+            return self.carry_out_now(action);
+        }
+        let after = match &action {
             Action::CheckScreen { after, .. }
             | Action::TakeInventory { after }
             | Action::Push { after } => *after,
@@ -33,6 +43,10 @@ impl World {
             Action::Answer { callback, answer } => {
                 let report = self.pending.remove(&callback);
                 let Some(report) = report else {
+                    // The driver finds nobody who waits, and does nothing.
+                    if self.repeating {
+                        return;
+                    }
                     panic!("{callback} is answered, but nobody waits:\n{}", self.tail());
                 };
                 return self.answered(&report.agent, &callback, &answer);
@@ -196,8 +210,13 @@ impl World {
             .containers
             .entry((agent.clone(), incarnation))
             .or_default();
-        if container.exit_code.is_some() {
-            return failed("a container of this life has ended already", Again::Counted);
+        if let Some(exit_code) = container.exit_code {
+            return Event::Exited {
+                agent: agent.clone(),
+                incarnation,
+                exit_code: Some(exit_code),
+                out_of_memory: container.out_of_memory,
+            };
         }
         container.running = true;
         self.doors.insert(agent.clone(), incarnation);
@@ -269,6 +288,15 @@ impl World {
         };
         if !free {
             return self.after_effect(vec![seen]);
+        }
+        if self.paste_faults > 0 {
+            self.paste_faults -= 1;
+            let (agent, reason) = (agent.clone(), "told to fail".into());
+            return self.after_effect(vec![Event::PasteFailed {
+                agent,
+                incarnation,
+                reason,
+            }]);
         }
         let pasted = Event::Pasted {
             agent: agent.clone(),

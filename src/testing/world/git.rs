@@ -150,6 +150,12 @@ impl WorldGit {
         }
     }
 
+    /// Finished tasks are ticked on the branch.
+    pub fn tick(&mut self) -> CommitId {
+        self.branch = self.commit(std::slice::from_ref(&self.branch.clone()));
+        self.branch.clone()
+    }
+
     /// Somebody else pushes.
     pub fn remote_moves(&mut self) {
         self.remote = self.commit(std::slice::from_ref(&self.remote.clone()));

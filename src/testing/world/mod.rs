@@ -16,6 +16,7 @@ mod queue;
 mod script;
 #[cfg(test)]
 mod tests;
+mod twice;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use git::WorldGit;
 pub use mind::{Doing, Mind};
 pub use queue::WorldQueue;
 pub use script::run_script;
+pub use twice::{ACTION_KINDS, Done, EVENT_KINDS, Twice};
 
 use crate::model::{
     AgentId, CallbackId, Ending, HookAnswer, HookReport, Incarnation, Reply, Request, SessionId,
@@ -79,6 +81,13 @@ pub struct World {
     pub finished: Option<Ending>,
     /// Every event but hooks is observed twice.
     pub duplicate: bool,
+    /// Actions that are carried out twice.
+    pub twice: Twice,
+    pub done: Done,
+    /// An action is being carried out again.
+    repeating: bool,
+    /// Pastes that fail before anything was typed.
+    pub paste_faults: u32,
     /// The prompt hook overtakes the paste's own result.
     pub hasty_receipts: bool,
     pub crash: CrashPlan,
@@ -123,6 +132,10 @@ impl World {
             lists: Vec::new(),
             finished: None,
             duplicate: false,
+            twice: Twice::None,
+            done: Done::default(),
+            repeating: false,
+            paste_faults: 0,
             hasty_receipts: false,
             crash: CrashPlan::default(),
             trace: Vec::new(),
@@ -172,6 +185,7 @@ impl World {
         let mut fleet: Fleet = serde_json::from_str(&stored).expect("what was stored can be read");
         assert_eq!(fleet, self.stored, "storing loses something");
         fleet.phase = FleetPhase::Running;
+        self.queue.tend(self.now, &fleet);
         let mut supervisor = Supervisor::new(self.policy.clone(), fleet);
         supervisor.set_branch_head(self.git.branch.clone());
         self.supervisor = Some(supervisor);
@@ -213,6 +227,7 @@ impl World {
             self.observe_one(event.clone());
             let hook = matches!(event, Event::Hook(_));
             if self.duplicate && !hook && self.supervisor.is_some() {
+                self.done.events_twice.insert(twice::event_kind(&event));
                 self.observe_one(event);
             }
         }
@@ -269,13 +284,29 @@ impl World {
         self.store(&actions);
         self.check_decision();
         if self.crash_point() {
+            let kinds = actions.iter().map(twice::action_kind);
+            self.done.actions_at_crash.extend(kinds);
             return;
         }
         for action in actions {
             if let Some(line) = lines::action(&action) {
                 self.trace.push(format!("  > {line}"));
             }
+            let kind = twice::action_kind(&action);
+            let at_once = effects::is_done_at_once(&action);
+            self.done.actions += 1;
+            if self.twice.applies(self.done.actions) {
+                self.done.actions_twice.insert(kind);
+                self.carry_out(action.clone());
+                self.repeating = true;
+            }
             self.carry_out(action);
+            self.repeating = false;
+            // What waits in the outbox is as if it had not been said.
+            if at_once && self.crash_point() {
+                self.done.actions_at_crash.insert(kind);
+                return;
+            }
         }
     }
 

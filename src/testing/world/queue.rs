@@ -1,12 +1,14 @@
 //! The task queue by its rules, in memory: claims with a growing fence, everything repeatable.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::daemon::claims::{self, Wish};
 use crate::model::view::TaskCounts;
 use crate::model::{
     AgentId, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
 };
-use crate::supervisor::{NewTask, QueueView};
+use crate::supervisor::{Fleet, NewTask, QueueView};
 
 /// All tasks, in the order of their making.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,8 @@ pub struct WorldQueue {
     pub completions: BTreeMap<TaskId, u32>,
     /// Claims of one task before it counts as failed.
     pub attempts: u32,
+    /// Agents whose next claim is refused.
+    pub losers: Vec<AgentId>,
 }
 
 impl WorldQueue {
@@ -58,6 +62,10 @@ impl WorldQueue {
         incarnation: Incarnation,
         id: &TaskId,
     ) -> Result<Task, String> {
+        if let Some(place) = self.losers.iter().position(|loser| loser == agent) {
+            self.losers.remove(place);
+            return Err("somebody else was faster".into());
+        }
         let task = self.get_mut(id).ok_or("there is no such task")?;
         match (&task.status, &task.claim) {
             (TaskStatus::Available, _) => {}
@@ -76,6 +84,11 @@ impl WorldQueue {
             lease_until: Timestamp(i64::MAX),
         });
         Ok(task.clone())
+    }
+
+    /// The next claim of this agent is refused.
+    pub fn lose_next(&mut self, agent: &AgentId) {
+        self.losers.push(agent.clone());
     }
 
     /// True when this made it done; a repeat or an old fence changes nothing.
@@ -101,6 +114,24 @@ impl WorldQueue {
             TaskStatus::Failed
         };
         task.claim = None;
+    }
+
+    /// Claims that no agent of this fleet has are open again, as the driver sees to at its start.
+    pub fn tend(&mut self, now: Timestamp, fleet: &Fleet) {
+        let claimed: Vec<Task> = self
+            .tasks
+            .iter()
+            .filter(|task| task.status == TaskStatus::Claimed)
+            .cloned()
+            .collect();
+        for (id, fence, wish) in claims::tend(&claimed, fleet, now, Duration::from_secs(3600)) {
+            if wish == Wish::GiveBack
+                && let Some(task) = self.held(&id, fence)
+            {
+                task.status = TaskStatus::Available;
+                task.claim = None;
+            }
+        }
     }
 
     fn held(&mut self, id: &TaskId, fence: u64) -> Option<&mut Task> {

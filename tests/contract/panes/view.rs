@@ -143,6 +143,7 @@ fn container(agent: AgentId, life: u64, running: bool) -> ObservedContainer {
         exit_code: (!running).then_some(0),
         oom_killed: false,
         spec_hash: String::new(),
+        settings_hash: String::new(),
     }
 }
 

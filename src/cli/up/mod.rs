@@ -1,4 +1,6 @@
-//! `up`: run the supervisor, here or in the background.
+//! `up`: run the supervisor, here or in the background, also in the place of one that runs.
+
+mod take_over;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use self::take_over::Wish;
 use super::context::Context;
 use super::error::Result;
 use super::wiring::{self, Mode, Settings};
@@ -22,11 +25,17 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// Agents that run already, from an earlier supervisor, are adopted and not disturbed. In the
 /// foreground Ctrl-C stops the fleet; a second Ctrl-C leaves the agents running.
+///
+/// If a supervisor of the fleet runs already and is another build of this program, this one takes
+/// its place: it asks the other to detach, waits until it has gone, and adopts the agents, which
+/// work on. A changed configuration is applied then as well; what a container is made from applies
+/// when an agent is started next.
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
   orchestrator up --config ./fleet         the same as `orchestrator --config ./fleet`
-  orchestrator up -d --config ./fleet      in the background; returns when it is up")]
+  orchestrator up -d --config ./fleet      in the background; returns when it is up
+  orchestrator up -d --take-over           after a change of the configuration: apply it")]
 pub struct UpArgs {
     /// Run in the background
     #[arg(short = 'd', long)]
@@ -34,6 +43,12 @@ pub struct UpArgs {
     /// With -d: how long to wait until it is up (the first start builds the image)
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = format::parse_duration, requires = "detach")]
     timeout: Option<Duration>,
+    /// Take the place of a supervisor that runs, also if it is this build, or a newer version
+    #[arg(long, conflicts_with_all = ["no_take_over", "background"])]
+    take_over: bool,
+    /// Leave a supervisor that runs alone, whatever it is
+    #[arg(long)]
+    no_take_over: bool,
     /// This process is the background supervisor
     #[arg(long, hide = true, conflicts_with = "detach")]
     background: bool,
@@ -47,6 +62,14 @@ impl UpArgs {
             let _ = rustix::process::setsid();
         }
     }
+
+    fn wish(&self) -> Wish {
+        match (self.take_over, self.no_take_over || self.background) {
+            (true, _) => Wish::Always,
+            (_, true) => Wish::Never,
+            _ => Wish::IfOther,
+        }
+    }
 }
 
 pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
@@ -55,23 +78,31 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit> {
         output::say(warning.as_warning().trim_end());
     }
     let client = Client::unix(&settings.control_socket)?;
-    if let Ok(health) = client.health().await {
-        return Err(Error::new(
-            Exit::AlreadyRunning,
-            format!("the supervisor of `{}` is running already", health.project),
-        )
-        .hint("see it with `orchestrator status`, end it with `orchestrator down`"));
+    let predecessor = take_over::make_way(context, &settings, &client, args.wish()).await?;
+    let directory = settings.loaded.config.directory.clone();
+    let ended = start_it(context, settings, &client, args).await;
+    if let (Err(_), Some(predecessor)) = (&ended, &predecessor) {
+        predecessor.say_what_is_left(&directory);
     }
-    if !args.detach {
-        let mode = if args.background {
-            Mode::Background
-        } else {
-            Mode::Foreground
-        };
-        return wiring::run_supervisor(settings, mode, context.registry()).await;
+    ended
+}
+
+async fn start_it(
+    context: &Context,
+    settings: Settings,
+    client: &Client,
+    args: &UpArgs,
+) -> Result<Exit> {
+    if args.detach {
+        let timeout = args.timeout.unwrap_or(Duration::from_secs(900));
+        return in_background(context, &settings, client, timeout).await;
     }
-    let timeout = args.timeout.unwrap_or(Duration::from_secs(900));
-    in_background(context, &settings, &client, timeout).await
+    let mode = if args.background {
+        Mode::Background
+    } else {
+        Mode::Foreground
+    };
+    wiring::run_supervisor(settings, mode, context.registry()).await
 }
 
 async fn in_background(
