@@ -242,6 +242,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         push_problem: None,
         tmux_socket: format!("orchestrator-{project}"),
         task_list_directory: state.display().to_string(),
+        credentials: Vec::new(),
         agents: vec![
             agent(AgentId::manager(), Role::Manager),
             agent(AgentId::worker(1), Role::Worker),

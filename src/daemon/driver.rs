@@ -332,6 +332,9 @@ impl Driver {
                 | Action::EnsurePane { .. }
                 | Action::CheckScreen { .. }
                 | Action::StopContainer { .. }
+                | Action::Lend { .. }
+                | Action::Refresh { .. }
+                | Action::CloseDialog { .. }
                 | Action::TakeInventory { .. }
                 | Action::Paste { .. }
                 | Action::Import { .. }
@@ -388,6 +391,7 @@ impl Driver {
         let input = HookInput {
             receipt: self.is_receipt(&report),
             jitter: (self.house.entropy.fraction() * 999.0) as u16,
+            fault: None,
             report: report.clone(),
         };
         let decided = self

@@ -24,6 +24,7 @@ impl Supervisor {
         let HookInput {
             report,
             receipt,
+            fault: _,
             jitter,
         } = input;
         let callback = (!report.spooled).then(|| report.callback.clone());

@@ -87,6 +87,9 @@ impl Supervisor {
             Request::Restart { agent } => self.request_restart(now, &agent),
             Request::Plan => self.request_plan(now),
             Request::Fetch => self.request_fetch(now),
+            Request::RetryCredential { credential } => {
+                self.request_retry_credential(now, &credential)
+            }
             Request::End { ending } => self.request_end(now, ending),
         };
         self.settle(now);
@@ -142,6 +145,32 @@ impl Supervisor {
             } => {
                 self.on_paste_failed(now, &agent, incarnation, &reason);
             }
+            Event::PoolRead { credentials } => self.on_pool_read(now, credentials),
+            Event::WindowsTold {
+                agent,
+                incarnation,
+                windows,
+            } => self.on_windows_told(now, &agent, incarnation, windows),
+            Event::Lent {
+                agent,
+                incarnation,
+                credential,
+            } => self.on_lent(now, &agent, incarnation, &credential),
+            Event::LendFailed {
+                agent,
+                incarnation,
+                credential,
+                reason,
+            } => self.on_lend_failed(now, &agent, incarnation, &credential, &reason),
+            Event::Refreshed {
+                credential,
+                expires_at,
+            } => self.on_refreshed(now, &credential, expires_at),
+            Event::RefreshFailed {
+                credential,
+                reason,
+                dead,
+            } => self.on_refresh_failed(now, &credential, &reason, dead),
             Event::QueueChanged(queue) => {
                 self.queue = queue;
                 self.note_arrivals();

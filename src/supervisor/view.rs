@@ -32,6 +32,7 @@ impl Supervisor {
                 .values()
                 .map(|agent| self.agent_view(agent))
                 .collect(),
+            credentials: Vec::new(),
             tasks: self.queue.counts,
             merges: fleet.merge_counts(),
             planning: PlanningView {

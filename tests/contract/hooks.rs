@@ -126,6 +126,7 @@ fn empty_view() -> FleetView {
         push_problem: None,
         tmux_socket: String::new(),
         task_list_directory: String::new(),
+        credentials: Vec::new(),
         agents: Vec::new(),
         tasks: TaskCounts::default(),
         merges: MergeCounts::default(),

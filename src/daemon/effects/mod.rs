@@ -228,6 +228,7 @@ impl Shared {
                 self.push().await;
             }
             Action::FetchRemote => self.fetch().await,
+            Action::Lend { .. } | Action::Refresh { .. } | Action::CloseDialog { .. } => {}
             Action::Claim { .. }
             | Action::Answer { .. }
             | Action::Complete { .. }

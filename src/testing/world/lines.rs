@@ -41,6 +41,21 @@ pub(super) fn event(event: &Event) -> Option<String> {
                 .collect();
             format!("inventory: [{}]", all.join(", "))
         }
+        Event::PoolRead { credentials } => format!("pool of {}", credentials.len()),
+        Event::WindowsTold { agent, .. } => format!("{agent} tells its windows"),
+        Event::Lent {
+            agent, credential, ..
+        } => format!("{agent} has {credential}"),
+        Event::LendFailed {
+            agent,
+            credential,
+            reason,
+            ..
+        } => format!("{agent} not lent {credential}: {reason}"),
+        Event::Refreshed { credential, .. } => format!("{credential} refreshed"),
+        Event::RefreshFailed {
+            credential, reason, ..
+        } => format!("{credential} not refreshed: {reason}"),
         Event::Launched {
             agent, incarnation, ..
         } => format!("{agent} {incarnation} launched"),
@@ -161,6 +176,11 @@ pub(super) fn action(action: &Action) -> Option<String> {
             let how = if *resume { "resume" } else { "new" };
             format!("launch {agent} {incarnation} {how} {session}")
         }
+        Action::Lend {
+            agent, credential, ..
+        } => format!("lend {credential} to {agent}"),
+        Action::Refresh { credential } => format!("refresh {credential}"),
+        Action::CloseDialog { agent, name, .. } => format!("close {name} of {agent}"),
         Action::Adopt { agent, incarnation } => format!("adopt {agent} {incarnation}"),
         Action::StopContainer {
             agent, incarnation, ..
