@@ -16,7 +16,9 @@ use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, S
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
-use orchestrator::model::{AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
+use orchestrator::model::{
+    AgentId, Explanation, HookAnswer, HookReport, Incarnation, Role, Timestamp,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -124,6 +126,29 @@ impl ControlPort for Fleet {
 
     async fn status_line(&self, _: StatusReport) -> Result<String, ControlError> {
         Err(ControlError::Gone)
+    }
+
+    async fn explain(
+        &self,
+        agent: AgentId,
+        history: usize,
+    ) -> Result<Option<Explanation>, ControlError> {
+        let change = serde_json::json!({
+            "at": 1000, "from": "idle", "to": "working", "reason": "on a prompt of a person",
+            "incarnation": 1,
+            "cause": {"text": "hook UserPromptSubmit", "signal": "hook", "grade": "strong"},
+        });
+        let why = serde_json::json!({
+            "agent": agent, "at": 9000, "state": "working", "reason": "on a prompt of a person",
+            "since": 1000, "incarnation": 1, "restarts": 0, "crashes": 0, "crashes_allowed": 5,
+            "signals": [{"signal": "hook", "grade": "strong", "fact": {
+                "said": "UserPromptSubmit", "grade": "strong", "at": 1000, "seen": 1000,
+            }}],
+            "ahead": [{"at": 69000, "what": "its screen is looked at"}],
+            "notices": [],
+            "history": vec![change; history.min(1)],
+        });
+        Ok(Some(serde_json::from_value(why).unwrap()))
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

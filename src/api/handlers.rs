@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{FromRequest, Path, Request as HttpRequest, State};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, Path, Query, Request as HttpRequest, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
@@ -51,6 +51,47 @@ pub(super) async fn restart(
     State(control): State<Control>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
+    let agent = agent_of(id)?;
+    ask(&control, Request::Restart { agent }).await
+}
+
+/// How many changes of state an explanation comes with, and at most.
+const HISTORY: usize = 20;
+const MOST_HISTORY: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainQuery {
+    history: Option<usize>,
+}
+
+pub(super) async fn explain(
+    State(control): State<Control>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let agent = agent_of(id)?;
+    let Query(query) = query.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
+    let history = query.history.unwrap_or(HISTORY);
+    if history > MOST_HISTORY {
+        let text = format!("`history` is {history}; at most {MOST_HISTORY} changes are given");
+        return Err(Problem::new(Code::BadRequest, text));
+    }
+    match control.explain(agent.clone(), history).await? {
+        Some(explanation) => Ok(Json(explanation).into_response()),
+        None => {
+            let view = newest(&control);
+            let known: Vec<&str> = view.agents.iter().map(|a| a.id.as_str()).collect();
+            Err(Problem::denied(
+                "UNKNOWN_AGENT".to_owned(),
+                format!("there is no agent `{agent}`"),
+                Some(format!("there are: {}", known.join(", "))),
+            ))
+        }
+    }
+}
+
+fn agent_of(id: Result<Path<String>, PathRejection>) -> Result<AgentId, Problem> {
     let Path(id) = id.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
     let plausible = id.len() <= MAX_AGENT_ID
         && id
@@ -63,8 +104,7 @@ pub(super) async fn restart(
             Some("`orchestrator status` lists the agents".to_owned()),
         ));
     }
-    let agent = AgentId::new(id);
-    ask(&control, Request::Restart { agent }).await
+    Ok(AgentId::new(id))
 }
 
 pub(super) async fn plan(State(control): State<Control>) -> Result<Response, Problem> {

@@ -163,12 +163,13 @@ fn number(value: f64) -> Json {
     }
 }
 
-fn restart_values(restart: &Restart) -> [(&'static str, Json); 4] {
+fn restart_values(restart: &Restart) -> [(&'static str, Json); 5] {
     let Restart {
         burst,
         window,
         backoff,
         maximum_backoff,
+        hung_after,
     } = restart;
     let maximum = format_duration(*maximum_backoff);
     [
@@ -176,6 +177,7 @@ fn restart_values(restart: &Restart) -> [(&'static str, Json); 4] {
         ("restart.window", json!(format_duration(*window))),
         ("restart.backoff", json!(format_duration(*backoff))),
         ("restart.maximumBackoff", json!(maximum)),
+        ("restart.hungAfter", json!(format_duration(*hung_after))),
     ]
 }
 

@@ -107,6 +107,8 @@ pub struct Restart {
     pub window: Duration,
     pub backoff: Duration,
     pub maximum_backoff: Duration,
+    /// How long nothing of a working agent may move before it counts as hung.
+    pub hung_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 //! decide → persist → answer → hand the actions on → publish. What could not be persisted did not
 //! happen: the supervisor is put back and the sender is told.
 
+mod explaining;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,6 +197,7 @@ impl Driver {
             }
             Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
+            Input::Explain(question) => self.take_question(question),
         }
     }
 
@@ -231,6 +234,7 @@ impl Driver {
             }
             Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
+            Input::Explain(question) => self.take_question(question),
         }
     }
 
@@ -289,7 +293,8 @@ impl Driver {
         let before = self.supervisor.clone();
         let actions = decision(&mut self.supervisor);
         let after = self.supervisor.fleet();
-        let changes = record::changes(self.now(), before.fleet(), after, also, &actions);
+        let cause = self.supervisor.cause();
+        let changes = record::changes(self.now(), before.fleet(), after, also, &actions, cause);
         let writes = changes.is_some();
         if let Some(changes) = changes
             && let Err(error) = self.state.commit(changes).await
@@ -331,6 +336,7 @@ impl Driver {
                 | Action::Adopt { .. }
                 | Action::EnsurePane { .. }
                 | Action::CheckScreen { .. }
+                | Action::Examine { .. }
                 | Action::StopContainer { .. }
                 | Action::Lend { .. }
                 | Action::Refresh { .. }
@@ -524,6 +530,7 @@ impl Driver {
 
     fn take_status(&mut self, report: StatusReport, line: oneshot::Sender<String>) {
         let text = self.status_text(&report.agent);
+        self.effects.status_line_drawn(&report.agent, self.now());
         if let Some(version) = &report.claude_version {
             tracing::trace!(agent = %report.agent, version, "status line");
         }

@@ -233,6 +233,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         restart_window: config.restart.window,
         backoff: config.restart.backoff,
         maximum_backoff: config.restart.maximum_backoff,
+        hung_after: config.restart.hung_after,
         stop_grace: config.stop_grace,
         ..Policy::default()
     }

@@ -30,6 +30,11 @@ pub enum Action {
         incarnation: Incarnation,
         after: Duration,
     },
+    /// Look at everything about it that may move. → `Examined`
+    Examine {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
     /// → `Exited`, from the engine or from the effect, whichever comes first.
     StopContainer {
         agent: AgentId,

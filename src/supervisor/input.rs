@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::evidence::Examination;
 use crate::model::view::TaskCounts;
 use crate::model::{
     AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, Screen, Task,
@@ -42,6 +43,12 @@ pub enum Event {
         agent: AgentId,
         incarnation: Incarnation,
         screen: Screen,
+    },
+    /// Everything about it that may move was looked at.
+    Examined {
+        agent: AgentId,
+        incarnation: Incarnation,
+        seen: Box<Examination>,
     },
     /// The text is in the pane and Enter was pressed. Not a receipt.
     Pasted {

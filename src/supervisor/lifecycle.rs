@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::action::{Action, ClaimFor};
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AfterStop, FinishAs, Finishing, Phase};
-use super::{Supervisor, texts, with_jitter};
+use super::{Supervisor, texts, typed, with_jitter};
 use crate::model::{AgentId, Incarnation, Reply, Timestamp};
 
 impl Supervisor {
@@ -99,6 +99,7 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        agent.evidence.born(now, &container);
         agent.container = Some(container);
         if agent.phase == Phase::Launching {
             agent.enter(
@@ -190,6 +191,7 @@ impl Supervisor {
             _ => None,
         };
         let cause = exit_cause(exit_code, out_of_memory);
+        agent.evidence.died(now, &cause);
         match agent.phase {
             // A stop that outlived its daemon: whoever started the next one wants the agent.
             Phase::Stopping {
@@ -200,9 +202,14 @@ impl Supervisor {
             }
             Phase::Stopping {
                 then: AfterStop::Crash,
-            } if !ending => self.crashed(now, id, &cause, 0.5),
+            } if !ending => {
+                // Why it was stopped says more than how it ended.
+                let why = agent.reason.clone();
+                self.crashed(now, id, &why, 0.5);
+            }
             Phase::Stopping { .. } => agent.enter(now, Phase::Absent, "stopped"),
             _ if ending => agent.enter(now, Phase::Absent, format!("{cause} while the fleet ends")),
+            _ if typed::was_typed(agent, exit_code) => self.left_by_person(now, id),
             _ => self.crashed(now, id, &cause, 0.5),
         }
         // The queue may have given it the task already: ask, so that it is in nobody's hand lost.

@@ -22,6 +22,9 @@ mod action;
 mod adoption;
 mod delivery;
 mod ending;
+mod evidence;
+mod examining;
+mod explain;
 mod hooks;
 mod input;
 mod leasing;
@@ -32,9 +35,11 @@ mod policy;
 mod screens;
 mod state;
 mod texts;
+mod typed;
 mod view;
 
 pub use action::{Action, ClaimFor, NewTask};
+pub use evidence::{Evidence, Examination, SessionSeen, TranscriptSeen, VitalsSeen};
 pub use input::{
     Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
     RemoteOutcome, SeenContainer,
@@ -45,7 +50,7 @@ pub use texts::TextContext;
 
 use std::time::Duration;
 
-use crate::model::{AgentId, Reply, Request, Timestamp};
+use crate::model::{AgentId, Cause, Reply, Request, Timestamp};
 
 /// The deciding value. Everything it remembers is in [`Fleet`], which the driver persists.
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub struct Supervisor {
     ready: bool,
     /// When the inventory that was asked for is due; there is never more than one on its way.
     inventory_due: Option<Timestamp>,
+    /// What the newest decision was made about.
+    cause: Cause,
     actions: Vec<Action>,
 }
 
@@ -69,6 +76,7 @@ impl Supervisor {
             queue: QueueView::default(),
             ready: false,
             inventory_due: None,
+            cause: Cause::default(),
             actions: Vec::new(),
         }
     }
@@ -81,8 +89,14 @@ impl Supervisor {
         &self.policy
     }
 
+    /// What brought the newest decision about, for the history of what it changed.
+    pub fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
     /// A request from people or scripts; it may be denied.
     pub fn request(&mut self, now: Timestamp, request: Request) -> (Reply, Vec<Action>) {
+        self.cause = evidence::asked(&request);
         let reply = match request {
             Request::Restart { agent } => self.request_restart(now, &agent),
             Request::Plan => self.request_plan(now),
@@ -98,6 +112,7 @@ impl Supervisor {
 
     /// A fact from the world; it is never denied.
     pub fn observe(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        self.cause = evidence::cause_of(&event);
         match event {
             Event::InventoryTaken(inventory) => self.on_inventory(now, inventory),
             Event::Launched {
@@ -137,6 +152,11 @@ impl Supervisor {
             } => {
                 self.on_screen(now, &agent, incarnation, screen);
             }
+            Event::Examined {
+                agent,
+                incarnation,
+                seen,
+            } => self.on_examined(now, &agent, incarnation, &seen),
             Event::Pasted { agent, incarnation } => self.on_pasted(now, &agent, incarnation),
             Event::PasteFailed {
                 agent,
@@ -208,11 +228,13 @@ impl Supervisor {
 
     /// Handles every deadline that is due.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Action> {
+        self.cause = evidence::was_due(self.next_deadline());
         // Before the first inventory nobody knows what runs: a restart might be a second copy.
         if self.ready {
             self.expire_agents(now);
             self.expire_imports(now);
             self.look_at_quiet_ones(now);
+            self.examine_quiet_ones(now);
         }
         self.expire_remote(now);
         self.settle(now);
@@ -229,6 +251,7 @@ impl Supervisor {
         agents
             .chain(self.merging_deadlines())
             .chain(self.quiet_deadlines())
+            .chain(self.examination_deadlines())
             .chain(self.planning_deadline())
             .min_by_key(|(at, _)| *at)
     }
@@ -244,6 +267,7 @@ impl Supervisor {
         self.continue_merging(now);
         self.plan_if_needed(now);
         self.dispatch(now);
+        self.plan_examinations(now);
         self.end_if_done(now);
     }
 

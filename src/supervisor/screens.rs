@@ -27,9 +27,10 @@ impl Supervisor {
         if !self.is_current(id, incarnation) {
             return;
         }
-        let Some(agent) = self.fleet.agents.get(id) else {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        agent.evidence.screen(now, &screen);
         match agent.phase {
             Phase::Starting { .. } => self.first_screen(now, id, screen),
             Phase::Waiting { .. } => match screen {
@@ -48,7 +49,10 @@ impl Supervisor {
             {
                 self.found_at_prompt(now, id);
             }
-            Phase::Working => self.believe(id),
+            Phase::Working => match screen {
+                Screen::Dialog { name } => self.wait_for_person(now, id, &dialog_text(&name)),
+                _ => self.believe(id),
+            },
             Phase::Absent
             | Phase::Launching
             | Phase::Idle
@@ -241,6 +245,6 @@ impl Supervisor {
 
 const NOT_LOGGED_IN: &str = "Claude Code says it is not logged in: its credential is not accepted";
 
-fn dialog_text(name: &str) -> String {
+pub(super) fn dialog_text(name: &str) -> String {
     format!("a dialog waits for a person: {name}")
 }

@@ -50,7 +50,7 @@ impl Supervisor {
         }
     }
 
-    fn agent_view(&self, agent: &AgentState) -> AgentView {
+    pub(super) fn agent_view(&self, agent: &AgentState) -> AgentView {
         let task = agent.held.as_ref().map(|held| TaskView {
             id: held.task.clone(),
             title: held.title.clone(),

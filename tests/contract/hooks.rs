@@ -15,8 +15,8 @@ use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
-    Timestamp,
+    AgentId, CommitId, Explanation, HookAnswer, HookFact, HookReport, Incarnation, ProjectId,
+    SessionId, Timestamp,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -106,6 +106,14 @@ impl ControlPort for FakeDriver {
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {
         self.with(|state| state.status.push(report));
         Ok("worker-1 · working".to_owned())
+    }
+
+    async fn explain(
+        &self,
+        _agent: AgentId,
+        _history: usize,
+    ) -> Result<Option<Explanation>, ControlError> {
+        Ok(None)
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -16,6 +16,7 @@ mod demo;
 mod endings;
 mod fleet;
 mod full_disk;
+mod hung;
 mod lists;
 mod outside;
 mod repair;

@@ -86,6 +86,7 @@ pub(super) fn event(event: &Event) -> Option<String> {
             ..
         } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
+        Event::Examined { .. } => return None,
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
         Event::Claimed { agent, task } => {
@@ -223,6 +224,7 @@ pub(super) fn action(action: &Action) -> Option<String> {
         } => format!("merge {agent} {}: {}", commit(id), cut(message)),
         Action::Push { .. } => "push".into(),
         Action::CheckScreen { .. }
+        | Action::Examine { .. }
         | Action::EnsurePane { .. }
         | Action::ReadTaskLists
         | Action::FetchRemote => return None,
