@@ -95,14 +95,16 @@ impl Supervisor {
             self.notice(
                 now,
                 Some(id),
-                &format!("{id} is paused in the container engine"),
+                "it is paused in the container engine",
                 Some(hint.into()),
             );
             return;
         }
+        let busy = matches!(seen.screen, Some((Screen::Busy, _)));
         match verdict {
             Verdict::Still(time) if time >= hung_after => self.hung(now, id, time),
-            Verdict::OnlyCpu(time) if time >= hung_after => self.looks_frozen(now, id),
+            // The line of a running turn ticks; everything else may stand still for hours.
+            Verdict::OnlyCpu(time) if time >= hung_after && busy => self.looks_frozen(now, id),
             Verdict::Alive | Verdict::OnlyCpu(_) | Verdict::Still(_) => {}
         }
         self.background_is_long(now, id);
@@ -130,7 +132,7 @@ impl Supervisor {
         let then = AfterStop::Crash;
         agent.enter(now, Phase::Stopping { then }, reason.clone());
         let hint = "it is restarted with its conversation and its task";
-        self.notice(now, Some(id), &format!("{id} {reason}"), Some(hint.into()));
+        self.notice(now, Some(id), &reason, Some(hint.into()));
         self.act(Action::StopContainer {
             agent: id.clone(),
             incarnation,
@@ -141,7 +143,7 @@ impl Supervisor {
     /// Claude Code shows no sign of life, but a tool of its may be at work: a person decides.
     fn looks_frozen(&mut self, now: Timestamp, id: &AgentId) {
         let text = format!(
-            "{id} shows no sign of life for {}, but something in its container computes: it is left alone",
+            "no sign of life for {}, but something in its container computes: it is left alone",
             spell(self.policy.hung_after)
         );
         let hint = format!(
@@ -163,7 +165,7 @@ impl Supervisor {
             return;
         }
         let text = format!(
-            "{id} has worked for more than {} in the background only",
+            "for more than {} only background tasks of its have been running",
             spell(limit)
         );
         let hint = format!(
@@ -179,4 +181,95 @@ fn is_watched(agent: &AgentState) -> bool {
         agent.phase,
         Phase::Working | Phase::Delivering { .. } | Phase::Waiting { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Policy;
+    use crate::testing::world::World;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Worker 1 has a task in hand, and nobody else does anything.
+    fn at_work() -> (World, AgentId) {
+        let mut world = World::new(Policy {
+            restart_burst: 2,
+            restart_window: 100 * MINUTE,
+            ..Policy::default()
+        });
+        world.start_daemon(false);
+        let worker = AgentId::worker(1);
+        for agent in [&AgentId::manager(), &worker] {
+            world.run_outbox();
+            world.boot(agent);
+            world.advance(Duration::from_secs(1));
+        }
+        world.add_task(&worker, "write a");
+        world.run_outbox();
+        assert_eq!(world.fleet().agents[&worker].phase, Phase::Working);
+        (world, worker)
+    }
+
+    #[test]
+    fn a_dialog_is_waited_for_however_long_it_takes() {
+        let (mut world, worker) = at_work();
+        world.opens_dialog(&worker, "question");
+        world.advance(300 * MINUTE);
+        let agent = &world.fleet().agents[&worker];
+        assert_eq!(agent.phase.word(), "waiting");
+        assert_eq!((agent.restarts, agent.crashes.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_that_hangs_again_and_again_is_given_up_and_its_reason_says_why() {
+        let (mut world, worker) = at_work();
+        for _ in 0..3 {
+            world.stands_still(&worker);
+            world.advance(13 * MINUTE);
+            world.boot(&worker);
+            world.advance(Duration::from_secs(1));
+        }
+        let agent = world.fleet().agents[&worker].clone();
+        assert_eq!(agent.phase, Phase::Failed, "{}", agent.reason);
+        assert!(
+            agent.reason.contains("hung: for 10 min"),
+            "{}",
+            agent.reason
+        );
+        assert_eq!(agent.crashes.len(), 3);
+    }
+
+    #[test]
+    fn a_short_stop_is_no_reason() {
+        let (mut world, worker) = at_work();
+        world.stands_still(&worker);
+        world.advance(9 * MINUTE);
+        if let Some(mind) = world.minds.get_mut(&worker) {
+            mind.stopped = None;
+        }
+        world.advance(60 * MINUTE);
+        assert_eq!(world.fleet().agents[&worker].restarts, 0);
+    }
+
+    #[test]
+    fn a_supervisor_that_was_away_begins_to_compare_anew() {
+        let (mut world, worker) = at_work();
+        world.stands_still(&worker);
+        world.advance(8 * MINUTE);
+        world.crash_daemon();
+        world.now = world.now + 60 * MINUTE;
+        world.start_daemon(false);
+        world.advance(5 * MINUTE);
+        assert_eq!(world.fleet().agents[&worker].restarts, 0);
+        world.advance(10 * MINUTE);
+        assert_eq!(world.fleet().agents[&worker].restarts, 1);
+    }
+
+    #[test]
+    fn an_idle_agent_is_not_examined() {
+        let (world, _) = at_work();
+        let manager = &world.fleet().agents[&AgentId::manager()];
+        assert_eq!(manager.evidence.examine_at, None);
+    }
 }

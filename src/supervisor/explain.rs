@@ -180,3 +180,102 @@ fn until(phase: &Phase) -> Option<Timestamp> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::world::World;
+
+    fn explain(world: &World, agent: &AgentId) -> Explanation {
+        let supervisor = world.supervisor().unwrap();
+        supervisor.explain(world.now, agent).unwrap()
+    }
+
+    /// At every moment of a life something is said, and nothing that is due lies far behind.
+    #[test]
+    fn every_state_says_what_would_change_it() {
+        let mut world = World::started(1);
+        let worker = AgentId::worker(1);
+        let mut seen = std::collections::BTreeSet::new();
+        let mut look = |world: &World| {
+            let why = explain(world, &worker);
+            assert!(!why.ahead.is_empty(), "{why:?}");
+            assert!(!why.reason.is_empty());
+            for at in why.ahead.iter().filter_map(|ahead| ahead.at) {
+                assert!(at >= world.now, "{why:?}");
+            }
+            seen.insert(why.state);
+        };
+        look(&world);
+        world.run_outbox();
+        look(&world);
+        world.boot(&worker);
+        look(&world);
+        world.advance(Duration::from_secs(1));
+        look(&world);
+        world.add_task(&worker, "write a");
+        look(&world);
+        world.run_outbox();
+        look(&world);
+        world.turn_fails(&worker, "rate_limit");
+        look(&world);
+        world.exits(&worker, 137, false);
+        look(&world);
+        world.advance(Duration::from_secs(5));
+        world.opens_dialog(&worker, "trust");
+        world.advance(Duration::from_secs(10));
+        look(&world);
+        let all = [
+            "backoff",
+            "delivering",
+            "idle",
+            "limited",
+            "preparing",
+            "starting",
+            "waiting",
+            "working",
+        ];
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn signals_come_in_the_order_of_trust_and_say_what_was_seen() {
+        let mut world = World::started(1);
+        let worker = AgentId::worker(1);
+        world.run_outbox();
+        world.boot(&worker);
+        world.advance(Duration::from_secs(1));
+        let why = explain(&world, &worker);
+        let said: Vec<_> = why
+            .signals
+            .iter()
+            .filter_map(|view| Some((view.signal.as_str(), view.fact.as_ref()?.said.as_str())))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("hook", "SessionStart (startup)"),
+                ("container", "worker-1-1 runs"),
+                ("screen", "a free prompt")
+            ]
+        );
+        world.exits(&worker, 137, false);
+        let why = explain(&world, &worker);
+        let container = &why.signals[1];
+        assert_eq!(
+            container.grade,
+            crate::model::Grade::Strong,
+            "a death is proof"
+        );
+        assert_eq!(why.crashes, 1);
+    }
+
+    #[test]
+    fn nobody_is_nobody() {
+        let world = World::started(1);
+        let supervisor = world.supervisor().unwrap();
+        assert_eq!(supervisor.explain(world.now, &AgentId::worker(9)), None);
+    }
+}

@@ -63,7 +63,7 @@ fn head(text: &mut String, why: &Explanation, look: &Look) {
         line(text, "credential", &safe(credential.as_str()));
     }
     let crashes = format!(
-        "{}; {} crash(es) count now, it is given up after {}",
+        "{}; crashes that count now: {} of {} allowed",
         why.restarts, why.crashes, why.crashes_allowed
     );
     line(text, "restarts", &crashes);

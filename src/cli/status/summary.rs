@@ -102,7 +102,13 @@ fn notices(text: &mut String, view: &FleetView, now: Timestamp) {
     }
     for notice in view.notices.iter().skip(hidden) {
         let ago: Duration = now.since(notice.at);
-        let _ = writeln!(text, "  {} ago: {}", age(ago), safe(&notice.text));
+        let text_of = safe(&notice.text);
+        // Few notices name their agent themselves.
+        let whose = match &notice.agent {
+            Some(agent) if !text_of.contains(agent.as_str()) => format!("{agent}: "),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "  {} ago: {whose}{text_of}", age(ago));
         if let Some(hint) = &notice.hint {
             let _ = writeln!(text, "    hint: {}", safe(hint));
         }
