@@ -276,6 +276,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         merges: MergeCounts::default(),
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
+        disk: None,
         notices: Vec::new(),
     }
 }

@@ -21,7 +21,7 @@ use super::record;
 use super::usage::UsageBook;
 use crate::claude::prompt;
 use crate::control::{ControlError, StatusReport};
-use crate::model::view::FleetView;
+use crate::model::view::{DiskView, FleetView};
 use crate::model::{
     AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
 };
@@ -48,6 +48,7 @@ pub(super) struct Driver {
     /// What status lines told; not persisted, it comes again within seconds.
     usage: UsageBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
+    disk: Option<DiskView>,
     inbox: VecDeque<Event>,
     publisher: watch::Sender<Arc<FleetView>>,
     generation: u64,
@@ -82,6 +83,7 @@ impl Driver {
             waiting: BTreeMap::new(),
             usage: UsageBook::default(),
             distances: BTreeMap::new(),
+            disk: None,
             inbox: VecDeque::new(),
             publisher,
             generation: 0,
@@ -198,6 +200,7 @@ impl Driver {
             Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
             Input::Explain(question) => self.take_question(question),
+            Input::Disk(disk) => self.disk = disk,
         }
     }
 
@@ -235,6 +238,7 @@ impl Driver {
             Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
             Input::Explain(question) => self.take_question(question),
+            Input::Disk(disk) => self.disk = disk,
         }
     }
 
@@ -560,6 +564,7 @@ impl Driver {
 
     fn publish(&mut self) {
         let mut view = self.supervisor.view(self.now());
+        view.disk.clone_from(&self.disk);
         view.tmux_socket.clone_from(&self.house.tmux_socket);
         let lists = self.house.paths.agent(&AgentId::manager()).checkout();
         view.task_list_directory = lists.display().to_string();

@@ -44,6 +44,8 @@ pub(super) enum Input {
         tokens: crate::claude::transcript::Tokens,
     },
     Explain(Question),
+    /// Room on the disk of the state directory, while there is little.
+    Disk(Option<crate::model::view::DiskView>),
     /// Commits ahead of and behind the branch, per agent.
     Distances(Vec<(crate::model::AgentId, u32, u32)>),
 }

@@ -34,6 +34,9 @@ pub struct FleetView {
     pub planning: PlanningView,
     /// Hook events of kinds this version does not know, with how often each came.
     pub unknown_hooks: Vec<(String, u64)>,
+    /// Set while the disk of the state directory is nearly full.
+    #[serde(default)]
+    pub disk: Option<DiskView>,
     /// Things a person should look at, newest last; bounded.
     pub notices: Vec<Notice>,
 }
@@ -126,6 +129,14 @@ pub struct PlanningView {
     pub next_round_at: Option<Timestamp>,
     /// Set when the bound is reached: nobody is asked to plan until something changes.
     pub resting: bool,
+}
+
+/// Room on a disk that is nearly full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// Rounded down to 16 MiB.
+    pub free_bytes: u64,
+    pub total_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -262,7 +262,7 @@ mod tests {
         world.start_daemon(false);
         world.advance(5 * MINUTE);
         assert_eq!(world.fleet().agents[&worker].restarts, 0);
-        world.advance(10 * MINUTE);
+        world.advance(6 * MINUTE);
         assert_eq!(world.fleet().agents[&worker].restarts, 1);
     }
 

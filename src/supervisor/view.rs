@@ -46,6 +46,7 @@ impl Supervisor {
                 .iter()
                 .map(|(k, n)| (k.clone(), *n))
                 .collect(),
+            disk: None,
             notices: fleet.notices.clone(),
         }
     }

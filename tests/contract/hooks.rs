@@ -140,6 +140,7 @@ fn empty_view() -> FleetView {
         merges: MergeCounts::default(),
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
+        disk: None,
         notices: Vec::new(),
     }
 }

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use crate::control::{ControlError, ControlPort, Reply, Request, StatusReport};
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
 use crate::model::view::{
-    AgentView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView, UsageView,
+    AgentView, DiskView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView,
+    UsageView,
 };
 use crate::model::{
     AgentId, Cause, Explanation, Grade, HookAnswer, HookReport, Incarnation, Role, Signal,
@@ -155,6 +156,10 @@ pub(crate) fn fleet() -> FleetView {
             resting: false,
         },
         unknown_hooks: vec![("FutureEvent".into(), 2)],
+        disk: Some(DiskView {
+            free_bytes: 400 << 20,
+            total_bytes: 8 << 30,
+        }),
         notices: vec![Notice {
             at: Timestamp(NOW.0 - 120_000),
             agent: Some(AgentId::worker(3)),

@@ -30,6 +30,15 @@ pub(super) fn foot(view: &FleetView, now: Timestamp) -> String {
     let mut text = String::new();
     counts(&mut text, view);
     let _ = writeln!(text, "planning    {}", planning(&view.planning, now));
+    if let Some(disk) = &view.disk {
+        let mib = |bytes| bytes / (1 << 20);
+        let _ = writeln!(
+            text,
+            "disk        nearly full: {} MiB of {} MiB are free; make room",
+            mib(disk.free_bytes),
+            mib(disk.total_bytes)
+        );
+    }
     if !view.unknown_hooks.is_empty() {
         let kinds: Vec<String> = view
             .unknown_hooks
