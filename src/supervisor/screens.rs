@@ -152,8 +152,16 @@ impl Supervisor {
         let Phase::Starting { greeted, looks, .. } = agent.phase else {
             return;
         };
+        let interrupted = agent.held.as_ref().is_some_and(|held| held.interrupted);
         match screen {
-            Screen::Ready | Screen::Draft if greeted => self.at_prompt(now, id),
+            // It goes on by itself with a turn its last life lost, but draws its prompt first.
+            Screen::Ready if greeted && interrupted && agent.free_looks + 1 < FREE_LOOKS => {
+                agent.free_looks += 1;
+            }
+            Screen::Ready | Screen::Draft if greeted => {
+                agent.free_looks = 0;
+                self.at_prompt(now, id);
+            }
             Screen::Busy if greeted => {
                 // Without a prompt hook: it goes on by itself with the turn its last life lost.
                 if let Some(held) = agent.held.as_mut().filter(|held| held.interrupted) {

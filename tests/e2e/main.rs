@@ -21,3 +21,4 @@ mod lists;
 mod outside;
 mod repair;
 mod texts;
+mod typed;
