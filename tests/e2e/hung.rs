@@ -10,7 +10,7 @@ use crate::support::stage::agent;
 use crate::support::{Setup, Stage, eventually, worker_script};
 
 /// Longer than `restart.hungAfter` below: what is only quiet must not be taken for hung.
-const QUIET_SECONDS: u32 = 25;
+const QUIET_SECONDS: u32 = 16;
 
 /// `sleep NAME` is quiet for a while, the first time it is tried: the tool uses no CPU.
 fn sleepers() -> Scenario {
@@ -47,7 +47,7 @@ fn a_process_that_stands_still_is_restarted_and_a_quiet_one_is_not() {
             (".gitignore", b".gate-*\n.slept-*\n".to_vec()),
             ("WORKER_1_TASK_LIST.md", b"- [ ] sleep first\n".to_vec()),
         ],
-        config: json!({"restart": {"hungAfter": "8s", "backoff": "500ms"}}),
+        config: json!({"restart": {"hungAfter": "6s", "backoff": "500ms"}}),
         ..Setup::default()
     });
     stage.up_and_ready();
@@ -67,7 +67,7 @@ fn a_process_that_stands_still_is_restarted_and_a_quiet_one_is_not() {
     let hung = why
         .history
         .iter()
-        .find(|change| change.reason.starts_with("hung: for 8 s no hook"))
+        .find(|change| change.reason.starts_with("hung: for "))
         .unwrap_or_else(|| panic!("{:#?}", why.history));
     assert_eq!(hung.to, "stopping");
     assert_eq!((hung.incarnation, why.crashes), (worker.incarnation, 1));

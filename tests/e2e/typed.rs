@@ -57,20 +57,6 @@ fn a_dialog_is_left_to_the_person_and_exit_and_clear_cost_no_work() {
     stage.until_done(1);
     assert_eq!(stage.turns_about("after the dialog").len(), 1);
 
-    // `/exit`: it comes back at once, with its conversation, and it is no crash.
-    command(&stage, "/exit");
-    let back = stage.until("it is back", |view| {
-        let worker = agent(view, "worker-1");
-        worker.restarts == 1 && worker.state == "idle"
-    });
-    let worker = agent(&back, "worker-1");
-    assert_eq!(worker.session, first.session);
-    let why = explain(&stage, "worker-1");
-    assert_eq!(why.crashes, 0);
-    let ended = why.history.iter().find(|change| change.to == "backoff");
-    assert!(ended.unwrap().reason.contains("/exit"), "{ended:?}");
-    shows(&stage, "after the dialog");
-
     // `/clear` in the middle of a task: the task is told again, and the new conversation counts.
     add(&stage, "go through gate clear and on");
     stage.until_at_gate("worker-1", "clear");
@@ -85,25 +71,30 @@ fn a_dialog_is_left_to_the_person_and_exit_and_clear_cost_no_work() {
     eventually("it is told again", || {
         (stage.turns_about("gate clear").len() == 2).then_some(())
     });
-    let container = agent(&cleared, "worker-1").container.clone().unwrap();
-    stage.docker(&["kill", &container]).ok();
-    let resumed = stage.until("it is back", |view| {
+    stage.open_gate("worker-1", "clear");
+    stage.until_done(2);
+    let log = stage
+        .git(&stage.remote(), &["log", "--format=%s", "main"])
+        .ok();
+    let works = log.lines().filter(|line| line.starts_with("work ")).count();
+    assert_eq!(works, 2, "{log}");
+
+    // `/exit`: it comes back at once, with the newest conversation, and it is no crash.
+    command(&stage, "/exit");
+    let back = stage.until("it is back", |view| {
         let worker = agent(view, "worker-1");
-        worker.restarts == 2 && worker.state == "working"
+        worker.restarts == 1 && worker.state == "idle"
     });
-    let worker = agent(&resumed, "worker-1");
+    let worker = agent(&back, "worker-1");
     assert_eq!(worker.session.as_ref(), Some(&session));
     let container = worker.container.clone().unwrap();
     let command = stage
         .docker(&["inspect", "-f", "{{json .Config.Cmd}}", &container])
         .ok();
     assert!(command.contains(session.as_str()), "{command}");
-    stage.open_gate("worker-1", "clear");
-    let done = stage.until_done(2);
-    assert_eq!(agent(&done, "worker-1").restarts, 2);
-    let log = stage
-        .git(&stage.remote(), &["log", "--format=%s", "main"])
-        .ok();
-    let works = log.lines().filter(|line| line.starts_with("work ")).count();
-    assert_eq!(works, 2, "{log}");
+    let why = explain(&stage, "worker-1");
+    assert_eq!((why.crashes, why.restarts), (0, 1));
+    let ended = why.history.iter().rfind(|change| change.to == "backoff");
+    assert!(ended.unwrap().reason.contains("/exit"), "{ended:?}");
+    shows(&stage, "gate clear");
 }
