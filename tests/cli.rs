@@ -412,6 +412,32 @@ fn several_supervisors_are_told_apart_by_name_or_directory() {
 }
 
 #[test]
+fn explain_says_why_as_text_and_as_json() {
+    let house = House::new();
+    let _supervisor = Supervisor::start(&house, "one");
+    let ran = house.run(&["explain", "worker-1"]).ended(Exit::Done);
+    assert!(ran.stdout.starts_with("worker-1: working since "));
+    for word in ["UserPromptSubmit", "strong", "its screen is looked at"] {
+        assert!(ran.stdout.contains(word), "{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("history"));
+    let history = ["explain", "worker-1", "--history", "-n", "5"];
+    let ran = house.run(&history).ended(Exit::Done);
+    assert!(ran.stdout.contains("idle → working"), "{}", ran.stdout);
+    let ran = house
+        .run(&["explain", "worker-1", "--json"])
+        .ended(Exit::Done);
+    let why: Explanation = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((why.state.as_str(), why.history.len()), ("working", 0));
+    let ran = house.run(&["explain", "worker-9"]).ended(Exit::NotFound);
+    assert!(ran.stderr.contains("hint: there are: "), "{}", ran.stderr);
+    house
+        .run(&["explain", "worker-1", "-n", "5"])
+        .ended(Exit::Usage);
+    house.run(&["explain"]).ended(Exit::Usage);
+}
+
+#[test]
 fn requests_reach_the_supervisor_and_refusals_come_back() {
     let house = House::new();
     let supervisor = Supervisor::start(&house, "one");

@@ -49,6 +49,9 @@ async fn everything_goes_around_over_the_socket() {
     let health = client.health().await.unwrap();
     assert_eq!((health.project.as_str(), health.generation), ("demo", 7));
     assert_eq!(client.status().await.unwrap(), fleet());
+    let why = client.explain(&AgentId::worker(1), 1).await.unwrap();
+    assert_eq!(why.history.len(), 1);
+    assert_eq!(why.signals, crate::api::tests::fake::why().signals);
     let worker = AgentId::worker(2);
     assert_eq!(client.restart(&worker).await.unwrap(), Done::Accepted);
     assert_eq!(client.plan().await.unwrap(), Done::Accepted);

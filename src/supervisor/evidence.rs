@@ -235,8 +235,10 @@ impl Evidence {
             self.screen(now, screen);
         }
         if let Some(transcript) = seen.transcript {
-            let said = format!("{} bytes", transcript.bytes);
-            let changed = transcript.changed;
+            let (said, changed) = match transcript.bytes {
+                0 => ("nothing written yet".to_owned(), now),
+                bytes => (format!("{bytes} bytes"), transcript.changed),
+            };
             self.note_since(Signal::Transcript, changed, now, Grade::Medium, said);
         }
         if let Some(session) = &seen.session {

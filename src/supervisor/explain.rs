@@ -175,8 +175,9 @@ impl Supervisor {
 
 fn until(phase: &Phase) -> Option<Timestamp> {
     match phase {
-        Phase::Limited { until, .. } | Phase::Backoff { until, .. } => Some(*until),
-        Phase::Starting { until, .. } => Some(*until),
+        Phase::Limited { until, .. }
+        | Phase::Backoff { until, .. }
+        | Phase::Starting { until, .. } => Some(*until),
         _ => None,
     }
 }

@@ -249,7 +249,9 @@ impl Supervisor {
             },
             text,
         );
-        let hint = format!("look with `orchestrator attach {id}`");
+        let hint = format!(
+            "answer it in `orchestrator attach {id}` (Ctrl-b d leaves it); it goes on by itself"
+        );
         self.notice(now, Some(id), text, Some(hint));
     }
 }

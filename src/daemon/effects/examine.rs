@@ -68,7 +68,7 @@ impl Shared {
             self.vitals_of(&agent, incarnation),
             on_disk
         );
-        let (transcript, session) = on_disk.unwrap_or_default();
+        let (transcript, session) = on_disk.map_or((None, None), |(t, s)| (Some(t), s));
         let seen = Box::new(Examination {
             screen,
             transcript,
@@ -120,24 +120,19 @@ impl Shared {
 }
 
 /// The size of all its conversations, and when the newest was written to.
-fn transcript(home: &Path) -> Option<TranscriptSeen> {
-    let mut seen: Option<TranscriptSeen> = None;
-    for file in transcript_files(home) {
-        let Some((bytes, changed)) = size(home, &file) else {
-            continue;
-        };
-        let sum = seen.get_or_insert(TranscriptSeen {
-            bytes: 0,
-            changed: Timestamp(0),
-        });
-        sum.bytes = sum.bytes.saturating_add(bytes);
-        sum.changed = sum.changed.max(changed);
-    }
+fn transcript(home: &Path) -> TranscriptSeen {
     // A conversation without a word has no file yet.
-    Some(seen.unwrap_or(TranscriptSeen {
+    let mut seen = TranscriptSeen {
         bytes: 0,
         changed: Timestamp(0),
-    }))
+    };
+    for file in transcript_files(home) {
+        if let Some((bytes, changed)) = size(home, &file) {
+            seen.bytes = seen.bytes.saturating_add(bytes);
+            seen.changed = seen.changed.max(changed);
+        }
+    }
+    seen
 }
 
 fn size(home: &Path, file: &Path) -> Option<(u64, Timestamp)> {
@@ -174,10 +169,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let projects = home.path().join(".claude/projects/-workspace");
         std::fs::create_dir_all(projects.join("one/subagents")).unwrap();
-        assert_eq!(transcript(home.path()).unwrap().bytes, 0);
+        assert_eq!(transcript(home.path()).bytes, 0);
         std::fs::write(projects.join("one.jsonl"), "12345").unwrap();
         std::fs::write(projects.join("one/subagents/agent-1.jsonl"), "123").unwrap();
-        let seen = transcript(home.path()).unwrap();
+        let seen = transcript(home.path());
         assert_eq!(seen.bytes, 8);
         assert!(seen.changed > Timestamp(1_700_000_000_000));
 

@@ -81,12 +81,12 @@ pub(super) fn event(event: &Event) -> Option<String> {
             format!("{} {}{receipt}{spooled}", report.agent, fact(&report.fact))
         }
         Event::AnswerLost { agent, text, .. } => format!("{agent} lost answer {:?}", cut(text)),
-        Event::ScreenSeen {
+        Event::Examined { .. }
+        | Event::ScreenSeen {
             screen: Screen::Blank,
             ..
         } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
-        Event::Examined { .. } => return None,
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
         Event::Claimed { agent, task } => {
