@@ -163,10 +163,11 @@ fn number(value: f64) -> Json {
     }
 }
 
-fn restart_values(restart: &Restart) -> [(&'static str, Json); 5] {
+fn restart_values(restart: &Restart) -> [(&'static str, Json); 6] {
     let Restart {
         burst,
         window,
+        per_day,
         backoff,
         maximum_backoff,
         hung_after,
@@ -175,6 +176,7 @@ fn restart_values(restart: &Restart) -> [(&'static str, Json); 5] {
     [
         ("restart.burst", json!(burst)),
         ("restart.window", json!(format_duration(*window))),
+        ("restart.perDay", json!(per_day)),
         ("restart.backoff", json!(format_duration(*backoff))),
         ("restart.maximumBackoff", json!(maximum)),
         ("restart.hungAfter", json!(format_duration(*hung_after))),

@@ -12,7 +12,7 @@ use super::texts::spell;
 use crate::model::{AgentId, Incarnation, Screen, Signal, Timestamp};
 
 /// The first examination after the last hook, at most; hooks of a busy agent come faster.
-const FIRST: Duration = Duration::from_secs(120);
+pub(super) const FIRST_EXAMINATION: Duration = Duration::from_secs(120);
 /// Between two examinations: a tenth of the time after which it counts as hung, within these. The
 /// line of a running turn ticks every second.
 const OFTEN: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const HUNG_GRACE: Duration = Duration::from_secs(3);
 impl Supervisor {
     /// Whoever should be doing something has a next examination, everybody else has none.
     pub(super) fn plan_examinations(&mut self, now: Timestamp) {
-        let first = (self.policy.hung_after / 5).clamp(OFTEN, FIRST);
+        let first = (self.policy.hung_after / 5).clamp(OFTEN, FIRST_EXAMINATION);
         for agent in self.fleet.agents.values_mut() {
             if !is_watched(agent) {
                 if agent.evidence.examine_at.is_some() {
