@@ -10,7 +10,7 @@ use super::output::{self, Colour};
 use super::{Exit, format};
 use crate::model::Timestamp;
 
-/// Explain why an agent is in its state: what every signal says, and what would change it
+/// Explain why an agent is in its state, and what would change it
 ///
 /// Everything about the agent is looked at anew first. Signals are graded by how far they are
 /// trusted: a weak one never stops an agent.
