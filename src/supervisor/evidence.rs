@@ -350,7 +350,7 @@ pub(super) fn cause_of(event: &Event) -> Cause {
             Some(Signal::Screen),
             format!("its screen shows {}", screen_said(screen)),
         ),
-        Event::Examined { .. } => (Some(Signal::Cpu), "an examination".into()),
+        Event::Examined { .. } => (None, "all its signals were compared".into()),
         Event::Pasted { .. } => (None, "its text was pasted".into()),
         Event::PasteFailed { reason, .. } => (None, format!("pasting failed: {reason}")),
         Event::Claimed { task, .. } => (None, format!("the queue gave it {}", task.id)),

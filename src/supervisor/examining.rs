@@ -165,7 +165,7 @@ impl Supervisor {
             return;
         }
         let text = format!(
-            "for more than {} only background tasks of its have been running",
+            "only its background tasks have been running for more than {}",
             spell(limit)
         );
         let hint = format!(
