@@ -16,7 +16,9 @@ use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, S
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
-use orchestrator::model::{About, AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
+use orchestrator::model::{
+    About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, Role, Timestamp,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -129,6 +131,29 @@ impl ControlPort for Fleet {
 
     async fn status_line(&self, _: StatusReport) -> Result<String, ControlError> {
         Err(ControlError::Gone)
+    }
+
+    async fn explain(
+        &self,
+        agent: AgentId,
+        history: usize,
+    ) -> Result<Option<Explanation>, ControlError> {
+        let change = serde_json::json!({
+            "at": 1000, "from": "idle", "to": "working", "reason": "on a prompt of a person",
+            "incarnation": 1,
+            "cause": {"text": "hook UserPromptSubmit", "signal": "hook", "grade": "strong"},
+        });
+        let why = serde_json::json!({
+            "agent": agent, "at": 9000, "state": "working", "reason": "on a prompt of a person",
+            "since": 1000, "incarnation": 1, "restarts": 0, "crashes": 0, "crashes_allowed": 5,
+            "signals": [{"signal": "hook", "grade": "strong", "fact": {
+                "said": "UserPromptSubmit", "grade": "strong", "at": 1000, "seen": 1000,
+            }}],
+            "ahead": [{"at": 69000, "what": "its screen is looked at"}],
+            "notices": [],
+            "history": vec![change; history.min(1)],
+        });
+        Ok(Some(serde_json::from_value(why).unwrap()))
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
@@ -263,6 +288,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         push_problem: None,
         tmux_socket: format!("orchestrator-{project}"),
         task_list_directory: state.display().to_string(),
+        credentials: Vec::new(),
         agents: vec![
             agent(AgentId::manager(), Role::Manager),
             agent(AgentId::worker(1), Role::Worker),
@@ -271,6 +297,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         merges: MergeCounts::default(),
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
+        disk: None,
         notices: Vec::new(),
     }
 }
@@ -403,6 +430,32 @@ fn several_supervisors_are_told_apart_by_name_or_directory() {
         .run(&["status", "--project", "three"])
         .ended(Exit::NotRunning);
     assert!(ran.stderr.contains("running are: one, two"));
+}
+
+#[test]
+fn explain_says_why_as_text_and_as_json() {
+    let house = House::new();
+    let _supervisor = Supervisor::start(&house, "one");
+    let ran = house.run(&["explain", "worker-1"]).ended(Exit::Done);
+    assert!(ran.stdout.starts_with("worker-1: working since "));
+    for word in ["UserPromptSubmit", "strong", "its screen is looked at"] {
+        assert!(ran.stdout.contains(word), "{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("history"));
+    let history = ["explain", "worker-1", "--history", "-n", "5"];
+    let ran = house.run(&history).ended(Exit::Done);
+    assert!(ran.stdout.contains("idle → working"), "{}", ran.stdout);
+    let ran = house
+        .run(&["explain", "worker-1", "--json"])
+        .ended(Exit::Done);
+    let why: Explanation = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((why.state.as_str(), why.history.len()), ("working", 0));
+    let ran = house.run(&["explain", "worker-9"]).ended(Exit::NotFound);
+    assert!(ran.stderr.contains("hint: there are: "), "{}", ran.stderr);
+    house
+        .run(&["explain", "worker-1", "-n", "5"])
+        .ended(Exit::Usage);
+    house.run(&["explain"]).ended(Exit::Usage);
 }
 
 #[test]

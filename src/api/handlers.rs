@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{FromRequest, Path, Request as HttpRequest, State};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request as HttpRequest, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -53,22 +54,67 @@ fn newest(control: &Control) -> Arc<FleetView> {
 
 pub(super) async fn restart(
     State(control): State<Control>,
-    id: Result<Path<String>, PathRejection>,
+    Named(agent): Named,
 ) -> Result<Response, Problem> {
-    let Path(id) = id.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
-    let plausible = id.len() <= MAX_AGENT_ID
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if !plausible {
-        return Err(Problem::denied(
+    ask(&control, Request::Restart { agent }).await
+}
+
+/// How many changes of state an explanation comes with, and at most.
+const HISTORY: usize = 20;
+const MOST_HISTORY: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainQuery {
+    history: Option<usize>,
+}
+
+pub(super) async fn explain(
+    State(control): State<Control>,
+    Named(agent): Named,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
+    let history = query.history.unwrap_or(HISTORY);
+    if history > MOST_HISTORY {
+        let text = format!("`history` is {history}; at most {MOST_HISTORY} changes are given");
+        return Err(Problem::new(Code::BadRequest, text));
+    }
+    if let Some(explanation) = control.explain(agent.clone(), history).await? {
+        return Ok(Json(explanation).into_response());
+    }
+    let view = newest(&control);
+    let known: Vec<&str> = view.agents.iter().map(|a| a.id.as_str()).collect();
+    Err(Problem::denied(
+        "UNKNOWN_AGENT".to_owned(),
+        format!("there is no agent `{agent}`"),
+        Some(format!("there are: {}", known.join(", "))),
+    ))
+}
+
+/// An extractor of its own, because a name that cannot be one is no agent's.
+pub(super) struct Named(AgentId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path: Result<Path<String>, PathRejection> =
+            Path::from_request_parts(parts, state).await;
+        let Path(id) = path.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
+        let plausible = id.len() <= MAX_AGENT_ID
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if plausible {
+            return Ok(Self(AgentId::new(id)));
+        }
+        Err(Problem::denied(
             "UNKNOWN_AGENT".to_owned(),
             "no agent has a name like that".to_owned(),
             Some("`orchestrator status` lists the agents".to_owned()),
-        ));
+        ))
     }
-    let agent = AgentId::new(id);
-    ask(&control, Request::Restart { agent }).await
 }
 
 pub(super) async fn plan(State(control): State<Control>) -> Result<Response, Problem> {

@@ -40,6 +40,10 @@ pub fn router(control: Control, access: Access) -> Router {
                 &format!("{prefix}/agents/{{id}}/restart"),
                 post(handlers::restart),
             )
+            .route(
+                &format!("{prefix}/agents/{{id}}/explain"),
+                get(handlers::explain),
+            )
             .route(&format!("{prefix}/plan"), post(handlers::plan))
             .route(&format!("{prefix}/fetch"), post(handlers::fetch))
             .route(&format!("{prefix}/end"), post(handlers::end));

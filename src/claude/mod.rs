@@ -12,6 +12,7 @@ pub mod payload;
 pub mod prompt;
 pub mod screen;
 pub mod seed;
+pub mod session;
 pub mod settings;
 pub mod status_line;
 pub mod transcript;

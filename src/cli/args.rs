@@ -6,8 +6,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::exit::Exit;
 use super::{
-    attach, completions, config, demo, doctor, down, edit, init, logs, man, restart, status, up,
-    view,
+    attach, completions, config, demo, doctor, down, edit, explain, init, logs, man, restart,
+    status, up, view,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -60,6 +60,7 @@ pub enum Command {
     Up(up::UpArgs),
     Down(down::DownArgs),
     Status(status::StatusArgs),
+    Explain(explain::ExplainArgs),
     Attach(attach::AttachArgs),
     Logs(logs::LogsArgs),
     Restart(restart::RestartArgs),

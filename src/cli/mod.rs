@@ -15,6 +15,7 @@ mod down;
 mod edit;
 mod error;
 mod exit;
+mod explain;
 mod fetch;
 mod format;
 mod init;

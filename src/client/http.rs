@@ -12,7 +12,7 @@ use serde_json::json;
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
 use crate::model::view::FleetView;
-use crate::model::{About, AgentId};
+use crate::model::{About, AgentId, Explanation};
 use crate::ports::ErrorKind;
 
 /// How long a connection may take. Local; a supervisor under load still accepts at once.
@@ -140,6 +140,15 @@ impl Client {
     pub async fn restart(&self, agent: &AgentId) -> Result<Done> {
         let path = ["agents", agent.as_str(), "restart"];
         self.json(self.request(Method::POST, &path)).await
+    }
+
+    /// Why an agent is in its state, with its newest changes of state.
+    pub async fn explain(&self, agent: &AgentId, history: usize) -> Result<Explanation> {
+        let mut url = self.url(&["agents", agent.as_str(), "explain"]);
+        url.set_query(Some(&format!("history={history}")));
+        let request = self.http.get(url);
+        self.json(self.authorized(request).timeout(REQUEST_DEADLINE))
+            .await
     }
 
     /// Asks the manager to plan now.

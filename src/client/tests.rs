@@ -51,6 +51,9 @@ async fn everything_goes_around_over_the_socket() {
     assert_eq!(client.status().await.unwrap(), fleet());
     let about = client.about().await.unwrap();
     assert_eq!((about.version.as_str(), about.pid), ("1.2.3", 42));
+    let why = client.explain(&AgentId::worker(1), 1).await.unwrap();
+    assert_eq!(why.history.len(), 1);
+    assert_eq!(why.signals, crate::api::tests::fake::why().signals);
     let worker = AgentId::worker(2);
     assert_eq!(client.restart(&worker).await.unwrap(), Done::Accepted);
     assert_eq!(client.plan().await.unwrap(), Done::Accepted);

@@ -57,6 +57,7 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
             per_day: read.integer("restart.perDay"),
             backoff: read.duration("restart.backoff"),
             maximum_backoff: read.duration("restart.maximumBackoff"),
+            hung_after: read.duration("restart.hungAfter"),
         },
         stop_grace: read.duration("stopGrace"),
         logs: Logs {

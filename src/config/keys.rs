@@ -359,6 +359,13 @@ pub static KEYS: &[Key] = &[
         "Longest wait before a restart.",
     ),
     key(
+        "restart.hungAfter",
+        duration(Duration::from_secs(5), DAY),
+        Text("10m"),
+        "10m",
+        "An agent at work of which nothing has moved for so long (no hook, no status line, screen, transcript and CPU use unchanged) is restarted.",
+    ),
+    key(
         "stopGrace",
         duration(Duration::ZERO, HOUR),
         Text("20s"),

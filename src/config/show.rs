@@ -163,13 +163,14 @@ fn number(value: f64) -> Json {
     }
 }
 
-fn restart_values(restart: &Restart) -> [(&'static str, Json); 5] {
+fn restart_values(restart: &Restart) -> [(&'static str, Json); 6] {
     let Restart {
         burst,
         window,
         per_day,
         backoff,
         maximum_backoff,
+        hung_after,
     } = restart;
     let maximum = format_duration(*maximum_backoff);
     [
@@ -178,6 +179,7 @@ fn restart_values(restart: &Restart) -> [(&'static str, Json); 5] {
         ("restart.perDay", json!(per_day)),
         ("restart.backoff", json!(format_duration(*backoff))),
         ("restart.maximumBackoff", json!(maximum)),
+        ("restart.hungAfter", json!(format_duration(*hung_after))),
     ]
 }
 

@@ -108,6 +108,8 @@ pub struct Restart {
     pub per_day: u32,
     pub backoff: Duration,
     pub maximum_backoff: Duration,
+    /// How long nothing of a working agent may move before it counts as hung.
+    pub hung_after: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

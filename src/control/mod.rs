@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
-use crate::model::{About, AgentId, HookAnswer, HookReport, Incarnation, SessionId};
+use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, SessionId};
 
 /// Why the driver could not answer at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,14 @@ pub trait ControlPort: Send + Sync {
 
     /// Which program this is, and what it was told.
     async fn about(&self) -> Result<About, ControlError>;
+
+    /// Why an agent is in its state, after a fresh look at it, with its newest changes of state;
+    /// `None` when there is no such agent.
+    async fn explain(
+        &self,
+        agent: AgentId,
+        history: usize,
+    ) -> Result<Option<Explanation>, ControlError>;
 
     /// The newest snapshot, and a way to wait for the next.
     fn view(&self) -> watch::Receiver<Arc<FleetView>>;

@@ -3,6 +3,8 @@
 //! decide → persist → answer → hand the actions on → publish. What could not be persisted did not
 //! happen: the supervisor is put back and the sender is told.
 
+mod explaining;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use super::record;
 use super::usage::UsageBook;
 use crate::claude::prompt;
 use crate::control::{ControlError, StatusReport};
-use crate::model::view::FleetView;
+use crate::model::view::{DiskView, FleetView};
 use crate::model::{
     AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
 };
@@ -46,6 +48,7 @@ pub(super) struct Driver {
     /// What status lines told; not persisted, it comes again within seconds.
     usage: UsageBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
+    disk: Option<DiskView>,
     inbox: VecDeque<Event>,
     publisher: watch::Sender<Arc<FleetView>>,
     generation: u64,
@@ -80,6 +83,7 @@ impl Driver {
             waiting: BTreeMap::new(),
             usage: UsageBook::default(),
             distances: BTreeMap::new(),
+            disk: None,
             inbox: VecDeque::new(),
             publisher,
             generation: 0,
@@ -195,6 +199,8 @@ impl Driver {
             }
             Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
+            Input::Explain(question) => self.take_question(question),
+            Input::Disk(disk) => self.disk = disk,
         }
     }
 
@@ -231,6 +237,8 @@ impl Driver {
             }
             Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),
+            Input::Explain(question) => self.take_question(question),
+            Input::Disk(disk) => self.disk = disk,
         }
     }
 
@@ -289,7 +297,8 @@ impl Driver {
         let before = self.supervisor.clone();
         let actions = decision(&mut self.supervisor);
         let after = self.supervisor.fleet();
-        let changes = record::changes(self.now(), before.fleet(), after, also, &actions);
+        let cause = self.supervisor.cause();
+        let changes = record::changes(self.now(), before.fleet(), after, also, &actions, cause);
         let writes = changes.is_some();
         if let Some(changes) = changes
             && let Err(error) = self.state.commit(changes).await
@@ -331,7 +340,11 @@ impl Driver {
                 | Action::Adopt { .. }
                 | Action::EnsurePane { .. }
                 | Action::CheckScreen { .. }
+                | Action::Examine { .. }
                 | Action::StopContainer { .. }
+                | Action::Lend { .. }
+                | Action::Refresh { .. }
+                | Action::CloseDialog { .. }
                 | Action::TakeInventory { .. }
                 | Action::Paste { .. }
                 | Action::Import { .. }
@@ -388,6 +401,7 @@ impl Driver {
         let input = HookInput {
             receipt: self.is_receipt(&report),
             jitter: (self.house.entropy.fraction() * 999.0) as u16,
+            fault: None,
             report: report.clone(),
         };
         let decided = self
@@ -520,6 +534,7 @@ impl Driver {
 
     fn take_status(&mut self, report: StatusReport, line: oneshot::Sender<String>) {
         let text = self.status_text(&report.agent);
+        self.effects.status_line_drawn(&report.agent, self.now());
         if let Some(version) = &report.claude_version {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
@@ -549,6 +564,7 @@ impl Driver {
 
     fn publish(&mut self) {
         let mut view = self.supervisor.view(self.now());
+        view.disk.clone_from(&self.disk);
         view.tmux_socket.clone_from(&self.house.tmux_socket);
         let lists = self.house.paths.agent(&AgentId::manager()).checkout();
         view.task_list_directory = lists.display().to_string();

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::program::Herald;
 use crate::control::{ControlError, ControlPort, StatusReport};
 use crate::model::view::FleetView;
-use crate::model::{About, HookAnswer, HookReport, Reply, Request};
+use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Reply, Request};
 use crate::supervisor::Event;
 
 /// Inputs that wait for the driver. A decision takes about a millisecond, so a full queue means
@@ -44,8 +44,22 @@ pub(super) enum Input {
         agent: crate::model::AgentId,
         tokens: crate::claude::transcript::Tokens,
     },
+    Explain(Question),
+    /// Room on the disk of the state directory, while there is little.
+    Disk(Option<crate::model::view::DiskView>),
     /// Commits ahead of and behind the branch, per agent.
     Distances(Vec<(crate::model::AgentId, u32, u32)>),
+}
+
+/// Why is this agent in its state?
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) agent: crate::model::AgentId,
+    /// How many changes of its state are wanted.
+    pub(super) history: usize,
+    /// Everything about it has been looked at for this question.
+    pub(super) looked: bool,
+    pub(super) reply: oneshot::Sender<Result<Option<Explanation>, ControlError>>,
 }
 
 #[derive(Clone)]
@@ -106,6 +120,22 @@ impl ControlPort for DriverHandle {
 
     async fn about(&self) -> Result<About, ControlError> {
         Ok(self.herald.about().await)
+    }
+
+    async fn explain(
+        &self,
+        agent: AgentId,
+        history: usize,
+    ) -> Result<Option<Explanation>, ControlError> {
+        self.ask(|reply| {
+            Input::Explain(Question {
+                agent,
+                history,
+                looked: false,
+                reply,
+            })
+        })
+        .await?
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -6,6 +6,7 @@
 pub(crate) mod claims;
 mod clock;
 mod closing;
+mod disk;
 mod doors;
 mod driver;
 mod effects;

@@ -238,6 +238,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         restarts_per_day: config.restart.per_day,
         backoff: config.restart.backoff,
         maximum_backoff: config.restart.maximum_backoff,
+        hung_after: config.restart.hung_after,
         stop_grace: config.stop_grace,
         memory: format_size(config.container.memory),
         ..Policy::default()

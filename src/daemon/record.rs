@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{AgentId, Timestamp};
-use crate::store::sqlite::Changes;
+use crate::model::explain::Change;
+use crate::model::{AgentId, Cause, Timestamp};
+use crate::store::sqlite::{Changes, JournalEntry, STATE};
 use crate::supervisor::{Action, Fleet};
 
 /// What differs from before, with what goes along; `None` when nothing does.
@@ -14,8 +15,10 @@ pub(super) fn changes(
     after: &Fleet,
     also: Changes,
     actions: &[Action],
+    cause: &Cause,
 ) -> Option<Changes> {
     let mut changes = Changes { at, ..also };
+    changes.journal.extend(history(at, before, after, cause));
     for (id, agent) in &after.agents {
         if before.agents.get(id) != Some(agent) {
             let row = serde_json::to_string(agent).ok()?;
@@ -39,6 +42,44 @@ pub(super) fn changes(
         && changes.journal.is_empty()
         && changes.callbacks.is_empty();
     (!empty).then_some(changes)
+}
+
+/// Changes of state and of its reason, one line each.
+fn history(
+    at: Timestamp,
+    before: &Fleet,
+    after: &Fleet,
+    cause: &Cause,
+) -> impl Iterator<Item = JournalEntry> {
+    after.agents.values().filter_map(move |agent| {
+        let earlier = before.agents.get(&agent.id);
+        let from = earlier.map_or("", |agent| agent.phase.word());
+        let (to, reason) = (agent.phase.word(), &agent.reason);
+        if from == to && earlier.is_some_and(|earlier| earlier.reason == *reason) {
+            return None;
+        }
+        let change = Change {
+            at,
+            from: from.to_owned(),
+            to: to.to_owned(),
+            reason: reason.clone(),
+            incarnation: agent.incarnation,
+            cause: cause.clone(),
+        };
+        Some(JournalEntry {
+            seq: 0,
+            at,
+            agent: Some(agent.id.clone()),
+            kind: STATE.into(),
+            json: serde_json::to_string(&change).ok()?,
+        })
+    })
+}
+
+/// A line of another version that cannot be read is left out.
+pub(super) fn read_history(entries: &[JournalEntry]) -> Vec<Change> {
+    let read = |entry: &JournalEntry| serde_json::from_str(&entry.json).ok();
+    entries.iter().filter_map(read).collect()
 }
 
 /// The fleet without its agents, which have rows of their own.

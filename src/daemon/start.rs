@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::closing::{close, leave_no_network};
+use super::disk::watch_disk;
 use super::doors::Doors;
 use super::driver::Driver;
 use super::effects::{Effects, settings_hash, take_inventory};
@@ -330,6 +331,7 @@ fn start_watchers(
     tracker: &TaskTracker,
 ) -> Watchers {
     tracker.spawn(find_missed_ends(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(watch_disk(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(follow_engine(
         house.clone(),
         driver.clone(),

@@ -29,8 +29,7 @@ pub(super) struct TokenCount {
 impl TokenCount {
     /// The sum over all transcripts in `home`, an agent's home directory.
     pub(super) fn update(&mut self, home: &Path) -> Tokens {
-        let projects = PathBuf::from(".claude/projects").join(transcript::slug(WORKSPACE));
-        for file in transcripts(home, &projects) {
+        for file in transcript_files(home) {
             if let Err(error) = self.read_on(home, &file) {
                 tracing::debug!(file = %file.display(), %error, "a transcript was not read");
             }
@@ -62,6 +61,12 @@ impl TokenCount {
             }
         }
     }
+}
+
+/// All transcripts of an agent, relative to its home directory.
+pub(super) fn transcript_files(home: &Path) -> Vec<PathBuf> {
+    let projects = PathBuf::from(".claude/projects").join(transcript::slug(WORKSPACE));
+    transcripts(home, &projects)
 }
 
 /// Transcripts of conversations and of their subagents, relative to `home`. Only names are taken

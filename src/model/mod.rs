@@ -5,6 +5,8 @@
 
 pub mod about;
 pub mod agent;
+pub mod credential;
+pub mod explain;
 pub mod hook;
 pub mod ids;
 pub mod request;
@@ -14,6 +16,8 @@ pub mod view;
 
 pub use about::About;
 pub use agent::{CredentialKind, Role};
+pub use credential::{CredentialInfo, CredentialView, Fault, QuotaWindow, Window, Windows};
+pub use explain::{Cause, Explanation, Grade, Signal};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, CommitId, CredentialId, Incarnation, ProjectId, Role, SessionId, TaskId, Timestamp,
+    AgentId, CommitId, CredentialId, CredentialView, Incarnation, ProjectId, Role, SessionId,
+    TaskId, Timestamp,
 };
 
 /// The whole fleet at one moment. `generation` grows with each published change.
@@ -26,11 +27,16 @@ pub struct FleetView {
     /// Where people edit: the manager's checkout, which holds the task lists.
     pub task_list_directory: String,
     pub agents: Vec<AgentView>,
+    #[serde(default)]
+    pub credentials: Vec<CredentialView>,
     pub tasks: TaskCounts,
     pub merges: MergeCounts,
     pub planning: PlanningView,
     /// Hook events of kinds this version does not know, with how often each came.
     pub unknown_hooks: Vec<(String, u64)>,
+    /// Set while the disk of the state directory is nearly full.
+    #[serde(default)]
+    pub disk: Option<DiskView>,
     /// Things a person should look at, newest last; bounded.
     pub notices: Vec<Notice>,
 }
@@ -123,6 +129,14 @@ pub struct PlanningView {
     pub next_round_at: Option<Timestamp>,
     /// Set when the bound is reached: nobody is asked to plan until something changes.
     pub resting: bool,
+}
+
+/// Room on a disk that is nearly full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// Rounded down to 16 MiB.
+    pub free_bytes: u64,
+    pub total_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

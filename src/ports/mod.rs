@@ -15,6 +15,6 @@ pub use error::{ErrorKind, PortError, PortResult};
 pub use panes::{ObservedPane, Panes};
 pub use runtime::{
     AttachedTerminal, ContainerSpec, ExecOutput, ExecSpec, ImageSpec, Mount, NetworkInfo,
-    ObservedContainer, ProgressLine, Runtime, RuntimeEvent, RuntimeEventKind, RuntimeInfo,
+    ObservedContainer, ProgressLine, Runtime, RuntimeEvent, RuntimeEventKind, RuntimeInfo, Vitals,
 };
 pub use store::{Appended, Record, Store};

@@ -130,6 +130,15 @@ impl ObservedContainer {
     }
 }
 
+/// Signs of life of a running container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// CPU time used by everything in it since it was started.
+    pub cpu: Duration,
+    /// Somebody froze it; it neither runs nor ends until it is let go on.
+    pub paused: bool,
+}
+
 /// Something the engine told us about a container of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeEvent {
@@ -207,6 +216,10 @@ pub trait Runtime: Send + Sync {
 
     /// All containers of the project, running or not.
     async fn list(&self, project: &ProjectId) -> PortResult<Vec<ObservedContainer>>;
+
+    /// Measures a running container without running anything in it. `NotFound` when there is none
+    /// of this name, or it has ended.
+    async fn vitals(&self, name: &str) -> PortResult<Vitals>;
 
     /// Runs a command in a running container, as the agent's user.
     async fn exec(&self, name: &str, command: &ExecSpec) -> PortResult<ExecOutput>;

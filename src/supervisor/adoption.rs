@@ -108,6 +108,9 @@ impl Supervisor {
         let same = agent.incarnation == life && agent.container == name;
         agent.missing = false;
         agent.incarnation = life;
+        if let Some(name) = &name {
+            agent.evidence.runs(now, name);
+        }
         agent.container = name;
         match &agent.phase {
             Phase::Stopping { .. } => self.stop_life(id, life),

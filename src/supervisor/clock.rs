@@ -7,6 +7,7 @@
 
 use super::Supervisor;
 use super::delivery::PASTE_DEADLINE;
+use super::examining::FIRST_EXAMINATION;
 use super::merging::{PUSH_AGAIN_DENIED, TAKE_AGAIN};
 use super::policy::Policy;
 use super::screens::LOOK_AT_DIALOG;
@@ -49,6 +50,7 @@ fn agent_times(now: Timestamp, agent: &mut AgentState, policy: &Policy) {
     agent.since = agent.since.min(now);
     near(&mut agent.import_at, now + TAKE_AGAIN);
     near(&mut agent.look_at, now + QUIET);
+    near(&mut agent.evidence.examine_at, now + FIRST_EXAMINATION);
     near(&mut agent.last_hook_at, now);
     for crash in &mut agent.crashes {
         *crash = (*crash).min(now);

@@ -24,6 +24,7 @@ impl Supervisor {
         let HookInput {
             report,
             receipt,
+            fault: _,
             jitter,
         } = input;
         let callback = (!report.spooled).then(|| report.callback.clone());
@@ -108,6 +109,7 @@ impl Supervisor {
         };
         agent.last_hook = Some(fact_word(&report.fact).to_owned());
         agent.last_hook_at = Some(now);
+        agent.evidence.hook(now, &report.fact);
         if !matches!(report.fact, HookFact::Notified { .. }) {
             agent.doubted = false;
             agent.free_looks = 0;

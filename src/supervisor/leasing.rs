@@ -3,9 +3,66 @@
 use std::collections::BTreeMap;
 
 use super::Supervisor;
-use crate::model::{CommitId, CredentialId};
+use crate::model::{
+    AgentId, CommitId, CredentialId, CredentialInfo, Incarnation, Reply, Timestamp, Windows,
+};
 
 impl Supervisor {
+    pub(super) fn on_pool_read(&mut self, _now: Timestamp, _credentials: Vec<CredentialInfo>) {}
+
+    pub(super) fn on_windows_told(
+        &mut self,
+        _now: Timestamp,
+        _id: &AgentId,
+        _incarnation: Incarnation,
+        _windows: Windows,
+    ) {
+    }
+
+    pub(super) fn on_lent(
+        &mut self,
+        _now: Timestamp,
+        _id: &AgentId,
+        _incarnation: Incarnation,
+        _credential: &CredentialId,
+    ) {
+    }
+
+    pub(super) fn on_lend_failed(
+        &mut self,
+        _now: Timestamp,
+        _id: &AgentId,
+        _incarnation: Incarnation,
+        _credential: &CredentialId,
+        _reason: &str,
+    ) {
+    }
+
+    pub(super) fn on_refreshed(
+        &mut self,
+        _now: Timestamp,
+        _credential: &CredentialId,
+        _expires_at: Option<Timestamp>,
+    ) {
+    }
+
+    pub(super) fn on_refresh_failed(
+        &mut self,
+        _now: Timestamp,
+        _credential: &CredentialId,
+        _reason: &str,
+        _dead: bool,
+    ) {
+    }
+
+    pub(super) fn request_retry_credential(
+        &mut self,
+        _now: Timestamp,
+        _credential: &CredentialId,
+    ) -> Reply {
+        Reply::AlreadySo
+    }
+
     /// Lends every agent one credential of the pool: what it has had, if that is still there, else
     /// the one lent least. Agents in order, so that the same pool gives the same leases.
     pub fn lend_credentials(&mut self, pool: &[CredentialId]) {

@@ -6,7 +6,7 @@ use super::action::{Action, ClaimFor};
 use super::input::Again;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AfterStop, AgentState, FinishAs, Finishing, Phase};
-use super::{Supervisor, texts, with_jitter};
+use super::{Supervisor, texts, typed, with_jitter};
 use crate::model::{AgentId, Incarnation, Reply, Timestamp};
 
 /// What `restart.perDay` counts over.
@@ -109,6 +109,7 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        agent.evidence.born(now, &container);
         agent.container = Some(container);
         if agent.phase == Phase::Launching {
             agent.enter(
@@ -206,6 +207,7 @@ impl Supervisor {
         };
         let cause = exit_cause(exit_code, out_of_memory, &self.policy.memory);
         let with_engine = self.fleet.engine_away.is_some();
+        agent.evidence.died(now, &cause);
         match agent.phase {
             // A stop that outlived its daemon: whoever started the next one wants the agent.
             Phase::Stopping {
@@ -217,6 +219,14 @@ impl Supervisor {
             Phase::Stopping { .. } if ending => agent.enter(now, Phase::Absent, "stopped"),
             _ if ending => agent.enter(now, Phase::Absent, format!("{cause} while the fleet ends")),
             _ if with_engine => self.ended_with_engine(now, id, &cause),
+            Phase::Stopping {
+                then: AfterStop::Crash,
+            } => {
+                // Why it was stopped says more than how it ended.
+                let why = agent.reason.clone();
+                self.crashed(now, id, &why);
+            }
+            _ if typed::was_typed(agent, exit_code) => self.left_by_person(now, id),
             _ => {
                 self.crashed(now, id, &cause);
                 if out_of_memory {

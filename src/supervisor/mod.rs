@@ -24,6 +24,9 @@ mod clock;
 mod delivery;
 mod ending;
 mod engine;
+mod evidence;
+mod examining;
+mod explain;
 mod hooks;
 mod input;
 mod leasing;
@@ -34,9 +37,11 @@ mod policy;
 mod screens;
 mod state;
 mod texts;
+mod typed;
 mod view;
 
 pub use action::{Action, ClaimFor, NewTask};
+pub use evidence::{Evidence, Examination, SessionSeen, TranscriptSeen, VitalsSeen};
 pub use input::{
     Again, Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
     RemoteOutcome, SeenContainer,
@@ -47,7 +52,7 @@ pub use texts::TextContext;
 
 use std::time::Duration;
 
-use crate::model::{AgentId, Reply, Request, Timestamp};
+use crate::model::{AgentId, Cause, Reply, Request, Timestamp};
 
 /// The deciding value. Everything it remembers is in [`Fleet`], which the driver persists.
 #[derive(Clone, Debug)]
@@ -60,6 +65,8 @@ pub struct Supervisor {
     ready: bool,
     /// When the inventory that was asked for is due; there is never more than one on its way.
     inventory_due: Option<Timestamp>,
+    /// What the newest decision was made about.
+    cause: Cause,
     actions: Vec<Action>,
 }
 
@@ -71,6 +78,7 @@ impl Supervisor {
             queue: QueueView::default(),
             ready: false,
             inventory_due: None,
+            cause: Cause::default(),
             actions: Vec::new(),
         }
     }
@@ -83,12 +91,21 @@ impl Supervisor {
         &self.policy
     }
 
+    /// What brought the newest decision about, for the history of what it changed.
+    pub fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
     /// A request from people or scripts; it may be denied.
     pub fn request(&mut self, now: Timestamp, request: Request) -> (Reply, Vec<Action>) {
+        self.cause = evidence::asked(&request);
         let reply = match request {
             Request::Restart { agent } => self.request_restart(now, &agent),
             Request::Plan => self.request_plan(now),
             Request::Fetch => self.request_fetch(now),
+            Request::RetryCredential { credential } => {
+                self.request_retry_credential(now, &credential)
+            }
             Request::End { ending } => self.request_end(now, ending),
         };
         self.settle(now);
@@ -97,6 +114,7 @@ impl Supervisor {
 
     /// A fact from the world; it is never denied.
     pub fn observe(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        self.cause = evidence::cause_of(&event);
         match event {
             Event::InventoryTaken(inventory) => self.on_inventory(now, inventory),
             Event::EngineAway { reason } => self.on_engine_away(now, &reason),
@@ -139,6 +157,11 @@ impl Supervisor {
             } => {
                 self.on_screen(now, &agent, incarnation, screen);
             }
+            Event::Examined {
+                agent,
+                incarnation,
+                seen,
+            } => self.on_examined(now, &agent, incarnation, &seen),
             Event::Pasted { agent, incarnation } => self.on_pasted(now, &agent, incarnation),
             Event::PasteFailed {
                 agent,
@@ -147,6 +170,32 @@ impl Supervisor {
             } => {
                 self.on_paste_failed(now, &agent, incarnation, &reason);
             }
+            Event::PoolRead { credentials } => self.on_pool_read(now, credentials),
+            Event::WindowsTold {
+                agent,
+                incarnation,
+                windows,
+            } => self.on_windows_told(now, &agent, incarnation, windows),
+            Event::Lent {
+                agent,
+                incarnation,
+                credential,
+            } => self.on_lent(now, &agent, incarnation, &credential),
+            Event::LendFailed {
+                agent,
+                incarnation,
+                credential,
+                reason,
+            } => self.on_lend_failed(now, &agent, incarnation, &credential, &reason),
+            Event::Refreshed {
+                credential,
+                expires_at,
+            } => self.on_refreshed(now, &credential, expires_at),
+            Event::RefreshFailed {
+                credential,
+                reason,
+                dead,
+            } => self.on_refresh_failed(now, &credential, &reason, dead),
             Event::QueueChanged(queue) => {
                 self.queue = queue;
                 self.note_arrivals();
@@ -184,11 +233,13 @@ impl Supervisor {
 
     /// Handles every deadline that is due.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Action> {
+        self.cause = evidence::was_due(self.next_deadline());
         // Before the first inventory nobody knows what runs: a restart might be a second copy.
         if self.ready {
             self.expire_agents(now);
             self.expire_imports(now);
             self.look_at_quiet_ones(now);
+            self.examine_quiet_ones(now);
         }
         self.expire_remote(now);
         self.settle(now);
@@ -205,6 +256,7 @@ impl Supervisor {
         agents
             .chain(self.merging_deadlines())
             .chain(self.quiet_deadlines())
+            .chain(self.examination_deadlines())
             .chain(self.planning_deadline())
             .min_by_key(|(at, _)| *at)
     }
@@ -220,6 +272,7 @@ impl Supervisor {
         self.continue_merging(now);
         self.plan_if_needed(now);
         self.dispatch(now);
+        self.plan_examinations(now);
         self.end_if_done(now);
     }
 

@@ -25,6 +25,8 @@ pub struct Policy {
     pub restarts_per_day: u32,
     pub backoff: Duration,
     pub maximum_backoff: Duration,
+    /// An agent at work of which nothing has moved for so long is restarted.
+    pub hung_after: Duration,
     pub stop_grace: Duration,
     /// From container start to the SessionStart hook. Observed: 1.7 s; a loaded machine is slower.
     pub start_deadline: Duration,
@@ -72,6 +74,7 @@ impl Default for Policy {
             restarts_per_day: 20,
             backoff: Duration::from_secs(2),
             maximum_backoff: Duration::from_secs(120),
+            hung_after: Duration::from_secs(600),
             stop_grace: Duration::from_secs(20),
             start_deadline: Duration::from_secs(120),
             receipt_deadline: Duration::from_secs(8),

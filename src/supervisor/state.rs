@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::action::ClaimFor;
+use super::evidence::Evidence;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
     AgentId, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId, TaskSource,
@@ -15,9 +16,6 @@ use crate::model::{
 /// A working agent that says nothing for so long is looked at: a person may have interrupted it,
 /// which no hook tells. Long thinking and long tools are quiet too, and show on the screen.
 pub(super) const QUIET: Duration = Duration::from_secs(120);
-/// Looks at a free prompt, half a second apart, before a resumed agent counts as one that does not go
-/// on by itself. Observed with 2.1.197: the prompt is free for 0.3 s before the turn goes on.
-const FREE_BEFORE_IT_RESUMES: u32 = 4;
 /// Notices kept; older ones fall out.
 const NOTICES: usize = 50;
 
@@ -117,6 +115,9 @@ pub struct AgentState {
     pub in_background: bool,
     pub last_hook: Option<String>,
     pub last_hook_at: Option<Timestamp>,
+    /// What each signal said last.
+    #[serde(default)]
+    pub evidence: Evidence,
 }
 
 /// A task this agent has claimed and is working on, or is about to.
@@ -477,14 +478,8 @@ impl AgentState {
             in_background: false,
             last_hook: None,
             last_hook_at: None,
+            evidence: Evidence::default(),
         }
-    }
-
-    /// Resumed in the middle of a turn, and its prompt has not been free for long enough to say that
-    /// it does not go on with it by itself.
-    pub(super) fn resumes_by_itself(&self) -> bool {
-        let interrupted = self.held.as_ref().is_some_and(|held| held.interrupted);
-        interrupted && self.conversed && self.free_looks < FREE_BEFORE_IT_RESUMES
     }
 
     /// Moves to another phase; `since` changes only with the public word.

@@ -1,6 +1,7 @@
 //! What agents are told, word for word. Nothing else in the house writes to an agent.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::Supervisor;
 use crate::model::view::TaskCounts;
@@ -16,6 +17,15 @@ pub struct TextContext {
     pub agent: AgentId,
     pub workers: u32,
     pub branch: String,
+}
+
+/// A length of time as people say it: `45 s`, `10 min`, `3 h`.
+pub(super) fn spell(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
 }
 
 impl Supervisor {

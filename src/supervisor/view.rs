@@ -32,6 +32,7 @@ impl Supervisor {
                 .values()
                 .map(|agent| self.agent_view(agent))
                 .collect(),
+            credentials: Vec::new(),
             tasks: self.queue.counts,
             merges: fleet.merge_counts(),
             planning: PlanningView {
@@ -45,11 +46,12 @@ impl Supervisor {
                 .iter()
                 .map(|(k, n)| (k.clone(), *n))
                 .collect(),
+            disk: None,
             notices: fleet.notices.clone(),
         }
     }
 
-    fn agent_view(&self, agent: &AgentState) -> AgentView {
+    pub(super) fn agent_view(&self, agent: &AgentState) -> AgentView {
         let task = agent.held.as_ref().map(|held| TaskView {
             id: held.task.clone(),
             title: held.title.clone(),

@@ -6,11 +6,12 @@
 //! `run_once` always run local processes, with the container's paths replaced by those of its
 //! mounts on the host: good enough for git on a checkout mounted at `/workspace`.
 
+mod failures;
 mod process;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,9 +22,10 @@ use crate::model::{ProjectId, Timestamp};
 use crate::ports::{
     AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, NetworkInfo,
     ObservedContainer, PortError, PortResult, ProgressLine, Runtime, RuntimeEvent,
-    RuntimeEventKind, RuntimeInfo,
+    RuntimeEventKind, RuntimeInfo, Vitals,
 };
 use crate::runtime::labels;
+use failures::{away, missing, system_time};
 use process::{Process, Terminal};
 
 /// What was asked of the fake, in order.
@@ -459,6 +461,19 @@ impl Runtime for FakeRuntime {
         Ok(ours.map(|container| container.observed.clone()).collect())
     }
 
+    /// Every container of the fake computes all the time.
+    async fn vitals(&self, name: &str) -> PortResult<Vitals> {
+        let attempt = format!("measuring container {name}");
+        self.reach(&attempt)?;
+        let state = self.state();
+        let container = state.containers.get(name);
+        container
+            .filter(|container| container.observed.running)
+            .ok_or_else(|| missing(&attempt, name))?;
+        let cpu = Duration::from_millis(u64::try_from(system_time().0).unwrap_or(0));
+        Ok(Vitals { cpu, paused: false })
+    }
+
     async fn exec(&self, name: &str, command: &ExecSpec) -> PortResult<ExecOutput> {
         let attempt = format!("running a command in container {name}");
         self.reach(&attempt)?;
@@ -575,26 +590,4 @@ impl Runtime for FakeRuntime {
         container.size = Some((columns, rows));
         Ok(())
     }
-}
-
-fn missing(attempt: &str, name: &str) -> PortError {
-    PortError::new(
-        ErrorKind::NotFound,
-        format!("{attempt}: there is no container {name}"),
-    )
-}
-
-fn away(attempt: &str) -> PortError {
-    PortError::new(
-        ErrorKind::Transient,
-        format!("{attempt}: the engine does not answer"),
-    )
-    .hint("start the engine")
-}
-
-fn system_time() -> Timestamp {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

@@ -15,8 +15,8 @@ use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    About, AgentId, CommitId, HookAnswer, HookFact, HookReport, Incarnation, ProjectId, SessionId,
-    Timestamp,
+    About, AgentId, CommitId, Explanation, HookAnswer, HookFact, HookReport, Incarnation,
+    ProjectId, SessionId, Timestamp,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -112,6 +112,14 @@ impl ControlPort for FakeDriver {
         Err(ControlError::Gone)
     }
 
+    async fn explain(
+        &self,
+        _agent: AgentId,
+        _history: usize,
+    ) -> Result<Option<Explanation>, ControlError> {
+        Ok(None)
+    }
+
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         watch::channel(Arc::new(empty_view())).1
     }
@@ -130,11 +138,13 @@ fn empty_view() -> FleetView {
         push_problem: None,
         tmux_socket: String::new(),
         task_list_directory: String::new(),
+        credentials: Vec::new(),
         agents: Vec::new(),
         tasks: TaskCounts::default(),
         merges: MergeCounts::default(),
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
+        disk: None,
         notices: Vec::new(),
     }
 }

@@ -540,6 +540,28 @@ async fn projects_do_not_see_each_other(world: World) {
     world.clean_up().await;
 }
 
+async fn a_running_container_is_measured(world: World) {
+    let name = world.spec.name();
+    let error = world.runtime.vitals(&name).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    let busy = world.running(&["sh", "-c", "while :; do :; done"]);
+    world.runtime.start(&busy).await.unwrap();
+    let first = world.runtime.vitals(&name).await.unwrap();
+    assert!(!first.paused);
+    let grows = async {
+        while world.runtime.vitals(&name).await.unwrap().cpu <= first.cpu {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, grows)
+        .await
+        .expect("it computes");
+    world.runtime.stop(&name, Duration::ZERO).await.unwrap();
+    let error = world.runtime.vitals(&name).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    world.clean_up().await;
+}
+
 async fn appears(path: &std::path::Path) {
     let wait = async {
         while !path.exists() {
@@ -588,6 +610,7 @@ contract! {
     an_attached_terminal_takes_input_and_ends
     the_network_is_made_once
     projects_do_not_see_each_other
+    a_running_container_is_measured
 }
 
 // What only one of the two can show.
@@ -836,6 +859,27 @@ async fn a_throwaway_nobody_waits_for_is_removed_too() {
     tokio::time::timeout(LONG, wait)
         .await
         .expect("it is removed");
+    world.clean_up().await;
+}
+
+#[tokio::test]
+async fn docker_tells_what_is_frozen() {
+    let world = World::docker().await;
+    let name = world.spec.name();
+    world.runtime.start(&world.spec).await.unwrap();
+    let pause = |verb: &str| {
+        let done = std::process::Command::new("docker")
+            .args([verb, &name])
+            .output();
+        assert!(done.unwrap().status.success(), "{verb}");
+    };
+    pause("pause");
+    let frozen = world.runtime.vitals(&name).await.unwrap();
+    assert!(frozen.paused);
+    let later = world.runtime.vitals(&name).await.unwrap();
+    assert_eq!(later.cpu, frozen.cpu, "what is frozen uses nothing");
+    pause("unpause");
+    assert!(!world.runtime.vitals(&name).await.unwrap().paused);
     world.clean_up().await;
 }
 

@@ -6,10 +6,15 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::control::{ControlError, ControlPort, Reply, Request, StatusReport};
+use crate::model::explain::{Ahead, Change, Fact, SignalView};
 use crate::model::view::{
-    AgentView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView, UsageView,
+    AgentView, DiskView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView,
+    UsageView,
 };
-use crate::model::{About, AgentId, HookAnswer, HookReport, Incarnation, Role, Timestamp};
+use crate::model::{
+    About, AgentId, Cause, Explanation, Grade, HookAnswer, HookReport, Incarnation, Role, Signal,
+    Timestamp,
+};
 
 pub(crate) struct FakeControl {
     pub(crate) asked: Mutex<Vec<Request>>,
@@ -76,6 +81,17 @@ impl ControlPort for FakeControl {
         })
     }
 
+    async fn explain(
+        &self,
+        agent: AgentId,
+        history: usize,
+    ) -> Result<Option<Explanation>, ControlError> {
+        self.answer.lock().unwrap().clone()?;
+        let mut why = why();
+        why.history.truncate(history);
+        Ok((agent == why.agent).then_some(why))
+    }
+
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
     }
@@ -132,6 +148,7 @@ pub(crate) fn fleet() -> FleetView {
         tmux_socket: "orchestrator-demo".into(),
         task_list_directory: "/state/checkouts/manager".into(),
         agents: vec![manager, working, limited, failed],
+        credentials: Vec::new(),
         tasks: TaskCounts {
             available: 4,
             claimed: 1,
@@ -152,12 +169,108 @@ pub(crate) fn fleet() -> FleetView {
             resting: false,
         },
         unknown_hooks: vec![("FutureEvent".into(), 2)],
+        disk: Some(DiskView {
+            free_bytes: 400 << 20,
+            total_bytes: 8 << 30,
+        }),
         notices: vec![Notice {
             at: Timestamp(NOW.0 - 120_000),
             agent: Some(AgentId::worker(3)),
             text: "worker-3 is out of memory again and again".into(),
             hint: Some("raise `memory` in orchestrator.json".into()),
         }],
+    }
+}
+
+/// Worker 1 at work, quiet for a while.
+pub(crate) fn why() -> Explanation {
+    let ago = |seconds: i64| Timestamp(NOW.0 - seconds * 1000);
+    let fact = |signal: Signal| {
+        let (said, grade, at, seen) = match signal {
+            Signal::Hook => ("PostToolUse Bash", Grade::Strong, 95, 95),
+            Signal::Container => ("orchestrator-demo-worker-1-2 runs", Grade::Medium, 700, 700),
+            Signal::StatusLine => ("drawn", Grade::Medium, 4, 0),
+            Signal::Transcript => ("14741 bytes", Grade::Medium, 95, 0),
+            Signal::SessionFile => ("busy", Grade::Medium, 95, 0),
+            Signal::Screen => ("a running turn", Grade::Weak, 30, 0),
+            Signal::Cpu => return None,
+        };
+        Some(Fact {
+            said: said.into(),
+            grade,
+            at: ago(at),
+            seen: ago(seen),
+        })
+    };
+    let change = |seconds, from: &str, to: &str, reason: &str, text: &str| Change {
+        at: ago(seconds),
+        from: from.into(),
+        to: to.into(),
+        reason: reason.into(),
+        incarnation: Incarnation(2),
+        cause: Cause {
+            text: text.into(),
+            signal: Some(Signal::Hook),
+            grade: Some(Grade::Strong),
+        },
+    };
+    let view = fleet();
+    let worker = view.agents[1].clone();
+    Explanation {
+        agent: worker.id,
+        at: NOW,
+        state: worker.state,
+        reason: worker.reason,
+        since: worker.since,
+        incarnation: Incarnation(2),
+        container: Some("orchestrator-demo-worker-1-2".into()),
+        session: Some("c233d0f7-0c80-4271-a49e-f13d31ec9b4c".into()),
+        credential: worker.credential,
+        task: worker.task,
+        until: None,
+        still_since: Some(ago(30)),
+        signals: Signal::ALL
+            .map(|signal| SignalView {
+                signal,
+                grade: signal.grade(),
+                fact: fact(signal),
+            })
+            .to_vec(),
+        ahead: vec![
+            Ahead {
+                at: None,
+                what: "a Stop hook ends the turn".into(),
+            },
+            Ahead {
+                at: Some(Timestamp(NOW.0 + 25_000)),
+                what: "quiet until then: its screen is looked at".into(),
+            },
+        ],
+        restarts: 1,
+        crashes: 1,
+        crashes_allowed: 5,
+        notices: vec![Notice {
+            at: ago(120),
+            agent: Some(AgentId::worker(1)),
+            text: "a dialog waits for a person: model".into(),
+            hint: Some("look with `orchestrator attach worker-1`".into()),
+        }],
+        history: vec![
+            change(
+                99,
+                "idle",
+                "delivering",
+                "delivering w1-3fa9 (try 1)",
+                "the queue gave it w1-3fa9",
+            ),
+            change(
+                95,
+                "delivering",
+                "working",
+                "its prompt hook confirmed the paste",
+                "hook UserPromptSubmit",
+            ),
+        ],
     }
 }
 

@@ -126,6 +126,40 @@ async fn each_request_reaches_the_supervisor_as_itself() {
 }
 
 #[tokio::test]
+async fn an_agent_is_explained_with_as_much_history_as_asked_for() {
+    let served = Served::start().await;
+    let path = "/api/v1/agents/worker-1/explain";
+    let why: Value = served.send(Method::GET, path).await.json().await.unwrap();
+    assert_eq!(why, serde_json::to_value(fake::why()).unwrap());
+    let short = served.send(Method::GET, &format!("{path}?history=1")).await;
+    let short: Value = short.json().await.unwrap();
+    assert_eq!(short["history"].as_array().unwrap().len(), 1);
+    for (path, status, code) in [
+        ("/api/agents/worker-9/explain", 404, "UNKNOWN_AGENT"),
+        ("/api/agents/a%20b/explain", 404, "UNKNOWN_AGENT"),
+        (
+            "/api/agents/worker-1/explain?history=1001",
+            400,
+            "BAD_REQUEST",
+        ),
+        (
+            "/api/agents/worker-1/explain?history=-1",
+            400,
+            "BAD_REQUEST",
+        ),
+        ("/api/agents/worker-1/explain?since=1", 400, "BAD_REQUEST"),
+    ] {
+        let answer = served.send(Method::GET, path).await;
+        assert_eq!(problem(answer, status).await, code, "{path}");
+    }
+    let posted = served.send(Method::POST, path).await;
+    assert_eq!(problem(posted, 405).await, "METHOD_NOT_ALLOWED");
+    served.control.answer(Err(ControlError::Late));
+    let late = served.send(Method::GET, path).await;
+    assert_eq!(problem(late, 504).await, "LATE");
+}
+
+#[tokio::test]
 async fn refusals_and_failures_of_the_supervisor_have_their_codes() {
     let served = Served::start().await;
     let denied = |code: &str| {

@@ -103,6 +103,7 @@ mod tests {
     fn a_quiet_fleet_shows_no_empty_sections() {
         let mut view = fleet();
         view.notices.clear();
+        view.disk = None;
         view.unknown_hooks.clear();
         view.pushed = true;
         view.push_problem = None;

@@ -30,6 +30,15 @@ pub(super) fn foot(view: &FleetView, now: Timestamp) -> String {
     let mut text = String::new();
     counts(&mut text, view);
     let _ = writeln!(text, "planning    {}", planning(&view.planning, now));
+    if let Some(disk) = &view.disk {
+        let mib = |bytes| bytes / (1 << 20);
+        let _ = writeln!(
+            text,
+            "disk        nearly full: {} MiB of {} MiB are free; make room",
+            mib(disk.free_bytes),
+            mib(disk.total_bytes)
+        );
+    }
     if !view.unknown_hooks.is_empty() {
         let kinds: Vec<String> = view
             .unknown_hooks
@@ -102,7 +111,13 @@ fn notices(text: &mut String, view: &FleetView, now: Timestamp) {
     }
     for notice in view.notices.iter().skip(hidden) {
         let ago: Duration = now.since(notice.at);
-        let _ = writeln!(text, "  {} ago: {}", age(ago), safe(&notice.text));
+        let text_of = safe(&notice.text);
+        // Few notices name their agent themselves.
+        let whose = match &notice.agent {
+            Some(agent) if !text_of.contains(agent.as_str()) => format!("{agent}: "),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "  {} ago: {whose}{text_of}", age(ago));
         if let Some(hint) = &notice.hint {
             let _ = writeln!(text, "    hint: {}", safe(hint));
         }

@@ -5,6 +5,7 @@
 
 mod compose;
 mod deliver;
+mod examine;
 mod instance;
 mod launch;
 mod refs;
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     branch: tokio::sync::Mutex<()>,
     compose: compose::ComposeFile,
     tokens: Arc<TokenCounts>,
+    status_lines: examine::StatusLines,
 }
 
 /// Start and stop of one agent exclude each other, and a stop is remembered: a launch of that life
@@ -93,6 +95,7 @@ impl Effects {
             branch: tokio::sync::Mutex::default(),
             compose: compose::ComposeFile::default(),
             tokens: Arc::default(),
+            status_lines: examine::StatusLines::default(),
         });
         let git = lane(&shared, &tracker);
         let remote = lane(&shared, &tracker);
@@ -189,6 +192,7 @@ impl Shared {
                 }
                 self.check_screen(agent, incarnation).await;
             }
+            Action::Examine { agent, incarnation } => self.examine(agent, incarnation).await,
             Action::StopContainer {
                 agent,
                 incarnation,
@@ -230,6 +234,7 @@ impl Shared {
                 self.push().await;
             }
             Action::FetchRemote => self.fetch().await,
+            Action::Lend { .. } | Action::Refresh { .. } | Action::CloseDialog { .. } => {}
             Action::Claim { .. }
             | Action::Answer { .. }
             | Action::Complete { .. }

@@ -16,6 +16,7 @@ mod network;
 mod once;
 mod raw;
 pub mod spec;
+mod vitals;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::model::{ProjectId, Timestamp};
 use crate::ports::{
     AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, NetworkInfo,
     ObservedContainer, PortError, PortResult, ProgressLine, Runtime, RuntimeEvent, RuntimeInfo,
+    Vitals,
 };
 
 /// Where the engine listens unless told otherwise.
@@ -140,6 +142,10 @@ impl Runtime for DockerRuntime {
 
     async fn list(&self, project: &ProjectId) -> PortResult<Vec<ObservedContainer>> {
         container::list(&self.docker, project).await
+    }
+
+    async fn vitals(&self, name: &str) -> PortResult<Vitals> {
+        vitals::measure(&self.docker, name).await
     }
 
     async fn exec(&self, name: &str, command: &ExecSpec) -> PortResult<ExecOutput> {

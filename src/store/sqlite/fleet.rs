@@ -9,6 +9,9 @@ use super::{SqliteOptions, SqliteStore, sql_seq};
 use crate::model::{AgentId, CallbackId, Timestamp};
 use crate::ports::PortResult;
 
+/// The kind of journal entries that tell of a change of an agent's state.
+pub const STATE: &str = "state";
+
 /// What one decision changed; written as a whole or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
@@ -105,6 +108,25 @@ impl FleetState {
                     )?
                     .query_map(params![sql_seq(after), limit], entry)?
                     .collect(),
+            })
+            .await
+    }
+
+    /// The newest changes of an agent's state, oldest first; as far back as the journal reaches.
+    pub async fn states(&self, agent: &AgentId, limit: usize) -> PortResult<Vec<JournalEntry>> {
+        let limit = limit.min(super::MAX_READ) as i64;
+        let agent = agent.as_str().to_owned();
+        self.store
+            .read_with("read an agent's history", move |connection| {
+                let mut entries: Vec<JournalEntry> = connection
+                    .prepare_cached(
+                        "SELECT seq, at, agent, kind, json FROM journal \
+                         WHERE agent = ?1 AND kind = ?2 ORDER BY seq DESC LIMIT ?3",
+                    )?
+                    .query_map(params![agent, STATE, limit], entry)?
+                    .collect::<rusqlite::Result<_>>()?;
+                entries.reverse();
+                Ok(entries)
             })
             .await
     }

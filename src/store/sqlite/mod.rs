@@ -22,7 +22,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use crate::ports::store::MAX_RECORD_BYTES;
 use crate::ports::{Appended, ErrorKind, PortError, PortResult, Record, Store};
 
-pub use fleet::{Changes, FleetState, JournalEntry, LoadedState};
+pub use fleet::{Changes, FleetState, JournalEntry, LoadedState, STATE};
 pub use schema::{SCHEMA_VERSION, set_aside};
 
 use readers::Readers;

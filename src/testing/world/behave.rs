@@ -50,7 +50,7 @@ impl World {
         let Some(Doing::Working { text }) = self.doing(agent).cloned() else {
             return false;
         };
-        if self.minds[agent].dialog.is_some() {
+        if self.minds[agent].dialog.is_some() || self.minds[agent].stopped.is_some() {
             return false;
         }
         if !turn.idle {
@@ -196,6 +196,24 @@ impl World {
             });
         }
         true
+    }
+
+    /// Its process stands still: nothing of it moves any more.
+    pub fn stands_still(&mut self, agent: &AgentId) -> bool {
+        let alive = self.doing(agent).is_some();
+        if let Some(mind) = self.minds.get_mut(agent).filter(|_| alive) {
+            mind.stopped = Some(mind.screen());
+        }
+        alive
+    }
+
+    /// A tool of its goes on computing.
+    pub fn computes(&mut self, agent: &AgentId) -> bool {
+        let working = matches!(self.doing(agent), Some(Doing::Working { .. }));
+        if let Some(mind) = self.minds.get_mut(agent).filter(|_| working) {
+            mind.computes = true;
+        }
+        working
     }
 
     pub fn opens_dialog(&mut self, agent: &AgentId, name: &str) -> bool {

@@ -52,6 +52,7 @@ impl World {
         self.observe(Event::Hook(HookInput {
             report,
             receipt,
+            fault: None,
             jitter: 500,
         }));
     }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::mind::Doing;
 use super::{Container, Waiting, World};
-use crate::model::{AgentId, HookFact, Incarnation, Screen};
-use crate::supervisor::{Action, Again, Event, ImportOutcome};
+use crate::model::{AgentId, HookFact, Incarnation, Screen, Timestamp};
+use crate::supervisor::{
+    Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
+};
 
 /// What the driver does itself, before its next decision.
 pub(super) fn is_done_at_once(action: &Action) -> bool {
@@ -143,6 +145,7 @@ impl World {
             Action::CheckScreen {
                 agent, incarnation, ..
             } => Some(self.look(&agent, incarnation)),
+            Action::Examine { agent, incarnation } => Some(self.examine(agent, incarnation)),
             Action::StopContainer {
                 agent, incarnation, ..
             } => self.stop(&agent, incarnation),
@@ -236,6 +239,39 @@ impl World {
             agent: agent.clone(),
             incarnation,
             screen,
+        }
+    }
+
+    /// A running turn ticks, everything that lives uses some CPU; the rest stands still.
+    fn examine(&self, agent: AgentId, incarnation: Incarnation) -> Event {
+        let alive = self.live(&agent) == Some(incarnation) && self.engine_up;
+        let mind = &self.minds[&agent];
+        let screen = mind.screen();
+        let moves = mind.stopped.is_none();
+        let time = u64::try_from(self.now.0).unwrap_or(0);
+        let ticks = moves && screen == Screen::Busy;
+        let vitals = alive.then_some(VitalsSeen {
+            cpu_nanos: if moves || mind.computes {
+                time * 5000
+            } else {
+                0
+            },
+            paused: false,
+        });
+        let seen = Box::new(Examination {
+            screen: Some((screen, if ticks { time } else { 0 })),
+            transcript: Some(TranscriptSeen {
+                bytes: 1000,
+                changed: Timestamp(0),
+            }),
+            session: None,
+            vitals,
+            status_line: None,
+        });
+        Event::Examined {
+            agent,
+            incarnation,
+            seen,
         }
     }
 

@@ -48,6 +48,21 @@ pub(super) fn event(event: &Event) -> Option<String> {
         Event::Starved { agent, incarnation } => {
             format!("{agent} {incarnation} is out of memory")
         }
+        Event::PoolRead { credentials } => format!("pool of {}", credentials.len()),
+        Event::WindowsTold { agent, .. } => format!("{agent} tells its windows"),
+        Event::Lent {
+            agent, credential, ..
+        } => format!("{agent} has {credential}"),
+        Event::LendFailed {
+            agent,
+            credential,
+            reason,
+            ..
+        } => format!("{agent} not lent {credential}: {reason}"),
+        Event::Refreshed { credential, .. } => format!("{credential} refreshed"),
+        Event::RefreshFailed {
+            credential, reason, ..
+        } => format!("{credential} not refreshed: {reason}"),
         Event::Launched {
             agent, incarnation, ..
         } => format!("{agent} {incarnation} launched"),
@@ -73,7 +88,8 @@ pub(super) fn event(event: &Event) -> Option<String> {
             format!("{} {}{receipt}{spooled}", report.agent, fact(&report.fact))
         }
         Event::AnswerLost { agent, text, .. } => format!("{agent} lost answer {:?}", cut(text)),
-        Event::ScreenSeen {
+        Event::Examined { .. }
+        | Event::ScreenSeen {
             screen: Screen::Blank,
             ..
         } => return None,
@@ -168,6 +184,11 @@ pub(super) fn action(action: &Action) -> Option<String> {
             let how = if *resume { "resume" } else { "new" };
             format!("launch {agent} {incarnation} {how} {session}")
         }
+        Action::Lend {
+            agent, credential, ..
+        } => format!("lend {credential} to {agent}"),
+        Action::Refresh { credential } => format!("refresh {credential}"),
+        Action::CloseDialog { agent, name, .. } => format!("close {name} of {agent}"),
         Action::Adopt { agent, incarnation } => format!("adopt {agent} {incarnation}"),
         Action::StopContainer {
             agent, incarnation, ..
@@ -210,6 +231,7 @@ pub(super) fn action(action: &Action) -> Option<String> {
         } => format!("merge {agent} {}: {}", commit(id), cut(message)),
         Action::Push { .. } => "push".into(),
         Action::CheckScreen { .. }
+        | Action::Examine { .. }
         | Action::EnsurePane { .. }
         | Action::ReadTaskLists
         | Action::FetchRemote => return None,

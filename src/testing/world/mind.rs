@@ -35,6 +35,10 @@ pub struct Mind {
     pub dirty: Vec<String>,
     /// Pastes that vanish although the pane took them.
     pub swallow: u32,
+    /// The process stands still (SIGSTOP): its screen stays as it is, nothing is heard of it.
+    pub stopped: Option<Screen>,
+    /// A tool of its computes, whatever the process itself does.
+    pub computes: bool,
     /// The dialog that opens at the next start.
     pub dialog_at_start: Option<String>,
 }
@@ -52,11 +56,16 @@ impl Mind {
             escaped: false,
             dirty: Vec::new(),
             swallow: 0,
+            stopped: None,
+            computes: false,
             dialog_at_start: None,
         }
     }
 
     pub fn screen(&self) -> Screen {
+        if let Some(screen) = &self.stopped {
+            return screen.clone();
+        }
         if let Some(name) = &self.dialog {
             return Screen::Dialog { name: name.clone() };
         }
@@ -74,6 +83,8 @@ impl Mind {
             self.interrupted = Some(text.clone());
         }
         self.doing = Doing::Booting;
+        self.stopped = None;
+        self.computes = false;
         self.dialog = None;
         self.draft = None;
         self.escaped = false;

@@ -396,7 +396,7 @@ impl World {
         let due = supervisor.next_deadline().filter(|(at, _)| *at <= now);
         let Some((at, why)) = due else { return };
         let actions = supervisor.expire(now);
-        if !why.ends_with(" looks") && why != "fetch the remote" {
+        if !why.ends_with(" looks") && !why.ends_with(" examination") && why != "fetch the remote" {
             self.trace.push(format!("  @ {why}"));
         }
         let spins = supervisor

@@ -205,6 +205,8 @@ impl Script {
             ("asks-permission", []) => world.asks_permission(&agent),
             ("dialog", [dialog]) => world.opens_dialog(&agent, dialog),
             ("close-dialog", []) => world.closes_dialog(&agent),
+            ("stands-still", []) => world.stands_still(&agent),
+            ("computes", []) => world.computes(&agent),
             ("restart", []) => world.request(Request::Restart { agent }).is_some(),
             ("add-task", [text]) => {
                 world.add_task(&agent, text);

@@ -70,6 +70,7 @@ fn spooled(incarnation: Incarnation, fact: HookFact) -> Event {
             spooled: true,
             fact,
         },
+        fault: None,
         receipt: false,
         jitter: 0,
     })

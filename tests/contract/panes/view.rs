@@ -14,7 +14,7 @@ use orchestrator::model::{AgentId, Incarnation, ProjectId, Timestamp};
 use orchestrator::ports::{
     AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, NetworkInfo,
     ObservedContainer, Panes, PortError, PortResult, ProgressLine, Runtime, RuntimeEvent,
-    RuntimeEventKind, RuntimeInfo,
+    RuntimeEventKind, RuntimeInfo, Vitals,
 };
 use orchestrator::runtime::view::{self, Terminal, TerminalSize, ViewOptions, follow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -197,6 +197,9 @@ impl Runtime for Engine {
                 .map(|&life| container(AgentId::worker(1), life, true)),
         );
         Ok(all)
+    }
+    async fn vitals(&self, _: &str) -> PortResult<Vitals> {
+        unused()
     }
     async fn exec(&self, _: &str, _: &ExecSpec) -> PortResult<ExecOutput> {
         unused()
