@@ -119,6 +119,7 @@ pub(crate) fn fleet() -> FleetView {
         tmux_socket: "orchestrator-demo".into(),
         task_list_directory: "/state/checkouts/manager".into(),
         agents: vec![manager, working, limited, failed],
+        credentials: Vec::new(),
         tasks: TaskCounts {
             available: 4,
             claimed: 1,

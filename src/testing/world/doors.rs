@@ -19,6 +19,7 @@ impl World {
             session: self.minds[agent].session.clone(),
             head: Some(self.git.head(agent)),
             spooled: false,
+            at: None,
             fact,
         };
         if stopped && let Some(mind) = self.minds.get_mut(agent) {
