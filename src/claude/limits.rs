@@ -238,8 +238,7 @@ impl Told {
         if moment <= at.0.checked_sub(MINUTE)? {
             moment = moment.checked_add(DAY)?;
         }
-        let too_far =
-            *window == QuotaWindow::FiveHour && moment.checked_sub(at.0)? > FIVE_HOURS;
+        let too_far = *window == QuotaWindow::FiveHour && moment.checked_sub(at.0)? > FIVE_HOURS;
         if too_far {
             moment = moment.checked_sub(DAY)?;
         }

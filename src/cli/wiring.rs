@@ -12,7 +12,7 @@ use super::doctor::Check;
 use super::error::Result;
 use super::{Error, Exit, output};
 use crate::config::{self, Config, Inputs, Loaded};
-use crate::credentials::{self, Pool};
+use crate::credentials::{self, Logins, Pool};
 use crate::daemon::{self, DaemonError, RunOptions, Signals, SystemClock, SystemEntropy};
 use crate::model::{AgentId, Ending, ProjectId, Timestamp};
 use crate::ports::{ErrorKind, PortError, PortResult, Runtime as _};
@@ -137,7 +137,8 @@ fn set_up_logging(config: &Config, redactor: &Redactor) -> Result<()> {
 
 pub(super) fn load_pool(config: &Config) -> Pool {
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    credentials::load_pool(&config.claude_configs, now)
+    let logins = Logins::new(&config.state_directory);
+    credentials::load_pool(&config.claude_configs, now, &logins)
 }
 
 /// An error of the daemon, with the exit code for what the user can do about it.

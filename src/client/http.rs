@@ -89,7 +89,10 @@ impl Client {
                 .because(error)
                 .hint("give it as http://HOST:PORT")
         })?;
+        crate::ports::tls::choose_provider();
+        // It speaks to this machine: no certificates are read for that.
         let http = builder
+            .tls_certs_only([])
             .no_proxy()
             .connect_timeout(CONNECT_DEADLINE)
             .build()

@@ -16,7 +16,7 @@ use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
 use super::record;
-use super::usage::UsageBook;
+use super::usage::{UsageBook, WindowBook};
 use crate::claude::{limits, prompt};
 use crate::control::{ControlError, StatusReport};
 use crate::model::view::FleetView;
@@ -45,6 +45,7 @@ pub(super) struct Driver {
     waiting: BTreeMap<CallbackId, oneshot::Sender<Result<HookAnswer, ControlError>>>,
     /// What status lines told; not persisted, it comes again within seconds.
     usage: UsageBook,
+    windows: WindowBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
     inbox: VecDeque<Event>,
     publisher: watch::Sender<Arc<FleetView>>,
@@ -79,6 +80,7 @@ impl Driver {
             logbook,
             waiting: BTreeMap::new(),
             usage: UsageBook::default(),
+            windows: WindowBook::default(),
             distances: BTreeMap::new(),
             inbox: VecDeque::new(),
             publisher,
@@ -401,6 +403,9 @@ impl Driver {
             .await;
         if decided.is_ok() {
             self.logbook.hook(now, &report);
+            if matches!(&report.fact, HookFact::Activity { what } if what == "ConfigChange") {
+                self.effects.settings_were_read(&report.agent);
+            }
             if matches!(
                 report.fact,
                 HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
@@ -528,6 +533,9 @@ impl Driver {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
         let id = report.agent.clone();
+        if let Some(told) = self.windows.told(&report) {
+            self.inbox.push_back(told);
+        }
         if self.usage.told(report.agent, report.usage, report.model) {
             self.effects.count_tokens(&id);
         }

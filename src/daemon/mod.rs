@@ -15,6 +15,7 @@ mod house;
 mod lists;
 mod logbook;
 mod paths;
+mod pool;
 mod prepare;
 mod queue_actions;
 mod record;

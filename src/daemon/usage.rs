@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::claude::launch::WORKSPACE;
 use crate::claude::transcript::{self, Tokens};
-use crate::model::AgentId;
+use crate::control::StatusReport;
 use crate::model::view::{AgentView, UsageView};
+use crate::model::{AgentId, Incarnation, Timestamp, Window, Windows};
+use crate::supervisor::Event;
 use crate::worktree::open_beneath;
 
 /// Longer lines (pasted images, huge tool results) are passed over; an answer's own line is small.
@@ -174,6 +176,41 @@ impl UsageBook {
     }
 }
 
+/// Which usage windows were told last, so that the same ones are told once.
+#[derive(Debug, Default)]
+pub(super) struct WindowBook {
+    last: BTreeMap<AgentId, (Incarnation, [Option<(i64, Timestamp)>; 2])>,
+}
+
+impl WindowBook {
+    /// An event when a window has moved by a whole per cent, or has another reset.
+    pub(super) fn told(&mut self, report: &StatusReport) -> Option<Event> {
+        let incarnation = report.incarnation?;
+        let usage = &report.usage;
+        let window = |percent: Option<f64>, resets_at: Option<Timestamp>| {
+            Some(Window {
+                used_percent: percent?,
+                resets_at: resets_at?,
+            })
+        };
+        let windows = Windows {
+            five_hour: window(usage.five_hour_percent, usage.five_hour_resets_at),
+            seven_day: window(usage.seven_day_percent, usage.seven_day_resets_at),
+        };
+        let whole = [windows.five_hour, windows.seven_day]
+            .map(|window| window.map(|w| (w.used_percent.floor() as i64, w.resets_at)));
+        if whole == [None, None] {
+            return None;
+        }
+        let known = self.last.insert(report.agent.clone(), (incarnation, whole));
+        (known != Some((incarnation, whole))).then(|| Event::WindowsTold {
+            agent: report.agent.clone(),
+            incarnation,
+            windows,
+        })
+    }
+}
+
 /// Cost over several processes of one agent: each counts from nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CostCount {
@@ -243,6 +280,37 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), directory.join("s.jsonl")).unwrap();
         assert_eq!(TokenCount::default().update(home.path()), Tokens::default());
+    }
+
+    #[test]
+    fn windows_are_told_when_they_have_moved() {
+        let mut book = WindowBook::default();
+        let mut report = StatusReport {
+            agent: AgentId::worker(1),
+            incarnation: Some(Incarnation(1)),
+            session: None,
+            model: None,
+            claude_version: None,
+            usage: UsageView::default(),
+        };
+        assert_eq!(book.told(&report), None, "a key tells no windows");
+        report.usage.five_hour_percent = Some(41.2);
+        report.usage.five_hour_resets_at = Some(Timestamp(1000));
+        let Some(Event::WindowsTold { windows, .. }) = book.told(&report) else {
+            panic!("told");
+        };
+        assert_eq!(windows.five_hour.unwrap().resets_at, Timestamp(1000));
+        assert_eq!(windows.seven_day, None);
+        report.usage.five_hour_percent = Some(41.9);
+        assert_eq!(book.told(&report), None, "less than a per cent");
+        report.usage.five_hour_percent = Some(42.0);
+        assert!(book.told(&report).is_some());
+        report.usage.five_hour_resets_at = Some(Timestamp(2000));
+        assert!(book.told(&report).is_some());
+        report.incarnation = Some(Incarnation(2));
+        assert!(book.told(&report).is_some(), "a new life");
+        report.incarnation = None;
+        assert_eq!(book.told(&report), None);
     }
 
     #[test]

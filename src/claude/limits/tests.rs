@@ -167,11 +167,7 @@ fn everything_else_of_the_table() {
             "Your organization has disabled Claude subscription access for Claude Code · Use an API key instead",
             Fault::LoginRefused,
         ),
-        (
-            "billing_error",
-            "Credit balance is too low",
-            Fault::Billing,
-        ),
+        ("billing_error", "Credit balance is too low", Fault::Billing),
         (
             "invalid_request",
             "API Error: 400 Your credit balance is too low to access the Anthropic API.",

@@ -13,9 +13,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::claude::launch::WORKSPACE;
-use crate::claude::seed::Seed;
-use crate::claude::settings::{MANAGED_FILE, ManagedSettings, managed_settings};
+use crate::claude::seed::{self, Seed};
+use crate::claude::settings::{MANAGED_FILE, ManagedSettings, PresentSettings, managed_settings};
 use crate::claude::transcript;
+use crate::credentials::Material;
 use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, SessionId};
 use crate::ports::{ErrorKind, PortError, PortResult};
@@ -76,41 +77,64 @@ pub(in crate::daemon) fn prepare(
     for owned in [paths.home(), paths.spool()] {
         directory(&owned, 0o700, house.owner)?;
     }
-    let lent = credential.and_then(|id| house.credentials.get(id));
-    let material = lent.map(crate::credentials::Credential::material);
-    write_settings(house, &paths.managed(), material)?;
-    if let Some(material) = material {
-        crate::credentials::write(&paths.credentials(), material, house.owner).map_err(
-            |error| {
-                PortError::new(
-                    ErrorKind::Transient,
-                    format!("could not write the credential of {agent}"),
-                )
-                .because(error)
-            },
-        )?;
+    match credential.and_then(|id| house.pool.get(id)) {
+        Some(lent) => {
+            let settings = wanted_settings(lent.material());
+            write_settings(house, &paths.managed(), &settings)?;
+            write_login(house, agent, lent.material())?;
+        }
+        // Its file is gone: it goes on with what it has.
+        None => {
+            let mut settings = ManagedSettings::default();
+            let present = present_settings(&paths.managed());
+            settings.environment = present.credential_environment();
+            settings.api_key_helper = present.api_key_helper;
+            write_settings(house, &paths.managed(), &settings)?;
+        }
     }
     seed(house, &paths.home())
 }
 
-fn write_settings(
+/// What a credential puts into the managed settings.
+pub(super) fn wanted_settings(material: &Material) -> ManagedSettings {
+    let environment = material
+        .settings_env
+        .iter()
+        .map(|(name, secret)| (name.clone(), secret.expose().to_owned()))
+        .collect();
+    let helper = material.api_key_helper.as_ref();
+    ManagedSettings {
+        environment,
+        api_key_helper: helper.map(|secret| secret.expose().to_owned()),
+        ..ManagedSettings::default()
+    }
+}
+
+/// The managed settings as they lie there; nothing where there are none yet.
+pub(super) fn present_settings(managed: &Path) -> PresentSettings {
+    fs::read(managed.join(MANAGED_FILE))
+        .ok()
+        .and_then(|bytes| PresentSettings::read(&bytes))
+        .unwrap_or_default()
+}
+
+pub(super) fn write_login(house: &House, agent: &AgentId, material: &Material) -> PortResult<()> {
+    let directory = house.paths.agent(agent).credentials();
+    crate::credentials::write(&directory, material, house.owner).map_err(|error| {
+        PortError::new(
+            ErrorKind::Transient,
+            format!("could not write the credential of {agent}"),
+        )
+        .because(error)
+    })
+}
+
+pub(super) fn write_settings(
     house: &House,
     managed: &Path,
-    material: Option<&crate::credentials::Material>,
+    wanted: &ManagedSettings,
 ) -> PortResult<()> {
-    let mut wanted = ManagedSettings::default();
-    if let Some(material) = material {
-        for (name, secret) in &material.settings_env {
-            wanted
-                .environment
-                .insert(name.clone(), secret.expose().to_owned());
-        }
-        wanted.api_key_helper = material
-            .api_key_helper
-            .as_ref()
-            .map(|secret| secret.expose().to_owned());
-    }
-    let text = managed_settings(&wanted).to_string();
+    let text = managed_settings(wanted).to_string();
     // Readable by the agent's user: Claude Code itself reads it.
     replace(
         &managed.join(MANAGED_FILE),
@@ -121,11 +145,21 @@ fn write_settings(
     .map_err(failed("write", MANAGED_FILE))
 }
 
+/// Whether the key that ends like this may be used by an instance that runs: Claude Code has asked
+/// nobody about it otherwise, and counts as logged out.
+pub(super) fn is_approved(house: &House, agent: &AgentId, suffix: &str) -> bool {
+    let home = house.paths.agent(agent).home();
+    let file = Path::new(".claude").join(SEEDED);
+    read_beneath(&home, &file, SEED_LIMIT)
+        .is_ok_and(|bytes| seed::is_approved(&String::from_utf8_lossy(&bytes), suffix))
+}
+
 /// `.claude.json` and the link to the login file, in the home the agent can write.
 fn seed(house: &House, home: &Path) -> PortResult<()> {
     let seed = Seed {
         approved_keys: house
-            .credentials
+            .pool
+            .all()
             .values()
             .filter_map(|credential| credential.material().approved_key_suffix.as_ref())
             .map(|secret| secret.expose().to_owned())
