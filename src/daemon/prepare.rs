@@ -9,7 +9,7 @@ use super::paths::FleetPaths;
 use super::start::RunOptions;
 use crate::config::{Config, ImageChoice};
 use crate::credentials::Pool;
-use crate::model::{AgentId, CredentialId, SessionId};
+use crate::model::{AgentId, SessionId};
 use crate::ports::runtime::ImageBuild;
 use crate::ports::{Entropy, ImageSpec};
 use crate::store::sqlite::FleetState;
@@ -208,8 +208,6 @@ pub(super) async fn load_supervisor(
         }
     }
     let mut supervisor = Supervisor::new(policy, fleet);
-    let pool: Vec<CredentialId> = house.credentials.keys().cloned().collect();
-    supervisor.lend_credentials(&pool);
     supervisor.set_branch_head(head);
     Ok(supervisor)
 }
