@@ -211,6 +211,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         state: "idle".into(),
         reason: "nothing to do".into(),
         since: Timestamp(0),
+        until: None,
         session: None,
         container: None,
         credential: None,

@@ -9,7 +9,7 @@ use super::paths::FleetPaths;
 use super::start::RunOptions;
 use crate::config::{Config, ImageChoice};
 use crate::credentials::{Logins, Pool};
-use crate::model::{AgentId, CredentialId, SessionId};
+use crate::model::{AgentId, SessionId};
 use crate::ports::runtime::ImageBuild;
 use crate::ports::{Entropy, ImageSpec};
 use crate::store::sqlite::FleetState;
@@ -210,8 +210,6 @@ pub(super) async fn load_supervisor(
         }
     }
     let mut supervisor = Supervisor::new(policy, fleet);
-    let pool: Vec<CredentialId> = house.pool.all().keys().cloned().collect();
-    supervisor.lend_credentials(&pool);
     supervisor.set_branch_head(head);
     Ok(supervisor)
 }
@@ -237,6 +235,8 @@ pub(super) fn policy(config: &Config) -> Policy {
         backoff: config.restart.backoff,
         maximum_backoff: config.restart.maximum_backoff,
         stop_grace: config.stop_grace,
+        switch_at_percent: f64::from(config.credentials.switch_at),
+        switch_back_percent: f64::from(config.credentials.switch_at.saturating_sub(10)),
         ..Policy::default()
     }
 }

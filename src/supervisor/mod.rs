@@ -24,11 +24,11 @@ mod delivery;
 mod ending;
 mod hooks;
 mod input;
-mod leasing;
 mod lifecycle;
 mod merging;
 mod planning;
 mod policy;
+mod pool;
 mod screens;
 mod state;
 mod texts;
@@ -40,12 +40,14 @@ pub use input::{
     RemoteOutcome, SeenContainer,
 };
 pub use policy::Policy;
-pub use state::{AgentState, Fleet, FleetPhase, Held, Phase};
+pub use pool::{Lease, Lending, Pool, Standing};
+pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::model::{AgentId, Reply, Request, Timestamp};
+use crate::model::{AgentId, CommitId, CredentialId, Reply, Request, Timestamp};
 
 /// The deciding value. Everything it remembers is in [`Fleet`], which the driver persists.
 #[derive(Clone, Debug)]
@@ -58,6 +60,10 @@ pub struct Supervisor {
     ready: bool,
     /// When the inventory that was asked for is due; there is never more than one on its way.
     inventory_due: Option<Timestamp>,
+    /// Logins whose renewal is on its way; it ends with this daemon.
+    refreshing: BTreeSet<CredentialId>,
+    /// Of the newest hook, in thousandths.
+    jitter: u16,
     actions: Vec<Action>,
 }
 
@@ -69,8 +75,15 @@ impl Supervisor {
             queue: QueueView::default(),
             ready: false,
             inventory_due: None,
+            refreshing: BTreeSet::new(),
+            jitter: 500,
             actions: Vec::new(),
         }
+    }
+
+    /// The branch's tip as found at start.
+    pub fn set_branch_head(&mut self, head: CommitId) {
+        self.fleet.branch_head = Some(head);
     }
 
     pub fn fleet(&self) -> &Fleet {
@@ -230,6 +243,7 @@ impl Supervisor {
             .chain(self.merging_deadlines())
             .chain(self.quiet_deadlines())
             .chain(self.planning_deadline())
+            .chain(self.pool_deadlines())
             .min_by_key(|(at, _)| *at)
     }
 
@@ -237,6 +251,7 @@ impl Supervisor {
     /// the manager is asked to plan, an ending ends. Level-triggered, so that a missed moment
     /// does not matter.
     fn settle(&mut self, now: Timestamp) {
+        self.tend_pool(now);
         if !self.ready {
             self.end_if_done(now);
             return;
@@ -245,6 +260,11 @@ impl Supervisor {
         self.plan_if_needed(now);
         self.dispatch(now);
         self.end_if_done(now);
+    }
+
+    /// What a delay is stretched by.
+    fn fraction(&self) -> f64 {
+        f64::from(self.jitter) / 1000.0
     }
 
     fn act(&mut self, action: Action) {
