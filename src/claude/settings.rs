@@ -33,7 +33,7 @@ pub const DENIED_TOOLS: &[&str] = &[
 /// Variables that say where requests go and with which secret. Each is set, to nothing if need be:
 /// a repository's own settings could name another server otherwise, and a variable that is taken
 /// out of the settings of a running session keeps its old value.
-const ROUTING_VARIABLES: &[&str] = &[
+pub const ROUTING_VARIABLES: &[&str] = &[
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
     "ANTHROPIC_BASE_URL",

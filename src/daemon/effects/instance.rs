@@ -3,6 +3,7 @@
 //! Everything mounted read-only is written by rename, so that a running instance never reads half
 //! a file; everything an agent can write is made once and then left alone.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -14,7 +15,9 @@ use rustix::io::Errno;
 
 use crate::claude::launch::WORKSPACE;
 use crate::claude::seed::{self, Seed};
-use crate::claude::settings::{MANAGED_FILE, ManagedSettings, PresentSettings, managed_settings};
+use crate::claude::settings::{
+    MANAGED_FILE, ManagedSettings, PresentSettings, ROUTING_VARIABLES, managed_settings,
+};
 use crate::claude::transcript;
 use crate::credentials::Material;
 use crate::daemon::house::House;
@@ -79,7 +82,7 @@ pub(in crate::daemon) fn prepare(
     }
     match credential.and_then(|id| house.pool.get(id)) {
         Some(lent) => {
-            let settings = wanted_settings(lent.material());
+            let settings = wanted_settings(house, lent.material());
             write_settings(house, &paths.managed(), &settings)?;
             write_login(house, agent, lent.material())?;
         }
@@ -95,19 +98,31 @@ pub(in crate::daemon) fn prepare(
     seed(house, &paths.home())
 }
 
-/// What a credential puts into the managed settings.
-pub(super) fn wanted_settings(material: &Material) -> ManagedSettings {
-    let environment = material
-        .settings_env
-        .iter()
-        .map(|(name, secret)| (name.clone(), secret.expose().to_owned()))
-        .collect();
+/// What a credential puts into the managed settings. Where requests go is said there in any case,
+/// so the configuration's word on it is repeated: a gateway for all, where the credential has none.
+pub(super) fn wanted_settings(house: &House, material: &Material) -> ManagedSettings {
+    let mut environment = routing(house);
+    let own = material.settings_env.iter();
+    environment.extend(own.map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
     let helper = material.api_key_helper.as_ref();
     ManagedSettings {
         environment,
         api_key_helper: helper.map(|secret| secret.expose().to_owned()),
         ..ManagedSettings::default()
     }
+}
+
+/// Secrets are left out: those of `environment` would take every login's place.
+fn routing(house: &House) -> BTreeMap<String, String> {
+    let environment = house.config.environment.iter();
+    environment
+        .filter(|(name, _)| {
+            ROUTING_VARIABLES.contains(&name.as_str())
+                && !name.ends_with("_KEY")
+                && !name.ends_with("_TOKEN")
+        })
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// The managed settings as they lie there; nothing where there are none yet.

@@ -64,7 +64,7 @@ impl Shared {
             }
             let managed = house.paths.agent(&owner).managed();
             let present = present_settings(&managed);
-            let mut settings = wanted_settings(material);
+            let mut settings = wanted_settings(&house, material);
             present.unset_in(&mut settings);
             if present.equals(&settings) {
                 return Ok(false);
