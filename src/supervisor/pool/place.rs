@@ -57,7 +57,8 @@ impl Supervisor {
         if self.fleet.pool.credentials.is_empty() {
             return;
         }
-        let ids: Vec<AgentId> = self.fleet.agents.keys().cloned().collect();
+        let mut ids: Vec<AgentId> = self.fleet.agents.keys().cloned().collect();
+        ids.sort_by_key(|id| self.fleet.agents.get(id).map(urgency));
         for id in ids {
             self.place(now, &id);
         }
@@ -380,5 +381,14 @@ impl Supervisor {
             turn.into_iter().chain(avoids)
         });
         credentials.chain(agents)
+    }
+}
+
+/// Whose turn comes first, smallest first: work that stands still, work that is done, the rest.
+fn urgency(agent: &AgentState) -> u8 {
+    match (&agent.phase, &agent.held) {
+        (Phase::Limited { .. }, Some(_)) => 0,
+        (Phase::Idle | Phase::Limited { .. } | Phase::Starting { .. }, _) => 2,
+        _ => 1,
     }
 }
