@@ -57,10 +57,13 @@ impl Supervisor {
                 self.spend(now, &credential, window, resets_at);
                 self.await_credential(now, id, text);
             }
+            (Fault::LoginRefused | Fault::Billing, Some(credential))
+                if self.has_older(id, &credential) =>
+            {
+                self.await_credential(now, id, text);
+            }
             (Fault::LoginRefused, Some(credential)) => {
-                if !self.has_older(id, &credential) {
-                    self.login_refused(now, &credential, text);
-                }
+                self.login_refused(now, &credential, text);
                 self.await_credential(now, id, text);
             }
             (Fault::Billing, Some(credential)) => {

@@ -98,10 +98,7 @@ impl Supervisor {
                 ..
             }
         );
-        if !agent.phase.has_session() || waits_for_time {
-            return;
-        }
-        if self.lending_holds(now, id) {
+        if !agent.phase.has_session() || self.lending_holds(now, id) || waits_for_time {
             return;
         }
         match self.verdict(now, id) {
@@ -155,10 +152,11 @@ impl Supervisor {
         let (Some(has), Some(standing)) = (has, standing) else {
             return other().unwrap_or(Verdict::Nothing);
         };
+        let lags = agent.lease.edition != standing.edition;
         match standing.health() {
             Health::Renewing if limited => Verdict::Nothing,
             Health::Renewing => Verdict::Keep,
-            Health::Ready if agent.lease.edition != standing.edition => {
+            Health::Ready if lags && !agent.lease.avoid.contains_key(has) => {
                 Verdict::Lend(has.clone(), Turn::AtOnce)
             }
             Health::Ready if limited => other().unwrap_or(Verdict::Nothing),
