@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::state::{Phase, Waits};
 use super::super::{Supervisor, texts, with_jitter};
 use super::choose::Need;
-use super::standing::{Cooling, Spent};
+use super::standing::{Cooling, Spent, Standing};
 use crate::model::{AgentId, CredentialId, Fault, QuotaWindow, Timestamp};
 
 /// Clocks need not agree with the provider's.
@@ -29,8 +29,8 @@ const REFUSED: Duration = Duration::from_secs(600);
 /// at once, a key is kept while Claude Code tries again (observed: 185 s with 2.1.197).
 const LATE_LOGIN: Duration = Duration::from_secs(10);
 const LATE_KEY: Duration = Duration::from_secs(200);
-/// A login that is refused so soon after it was renewed will not be renewed again.
-const RENEWED_JUST_NOW: Duration = Duration::from_secs(600);
+/// A login that was renewed because it was refused, and is refused again so soon, is given up.
+const DOUBTED_JUST_NOW: Duration = Duration::from_secs(600);
 /// Told end and known window are the same to the minute.
 const SAME_MINUTE: i64 = 90_000;
 
@@ -57,10 +57,13 @@ impl Supervisor {
                 self.spend(now, &credential, window, resets_at);
                 self.await_credential(now, id, text);
             }
+            (Fault::LoginRefused | Fault::Billing, Some(credential))
+                if self.has_older(id, &credential) =>
+            {
+                self.await_credential(now, id, text);
+            }
             (Fault::LoginRefused, Some(credential)) => {
-                if !self.has_older(id, &credential) {
-                    self.login_refused(now, &credential, text);
-                }
+                self.login_refused(now, &credential, text);
                 self.await_credential(now, id, text);
             }
             (Fault::Billing, Some(credential)) => {
@@ -109,16 +112,12 @@ impl Supervisor {
             LATE_KEY
         };
         let mut of_former = now.since(agent.lease.since) < late;
-        if let Fault::QuotaSpent { resets_at, .. } = fault {
-            of_former &= standing.info.subscription;
-            let (old, new) = (
-                self.ends_then(former, *resets_at),
-                has.map(|id| self.ends_then(id, *resets_at)),
-            );
-            of_former = match (old, new.unwrap_or(false)) {
-                (true, false) => true,
-                (false, true) => false,
-                _ => of_former,
+        if let Fault::QuotaSpent { window, resets_at } = fault {
+            let ends = |id: &CredentialId| all.get(id)?.ends_then(now, window, *resets_at);
+            of_former = match (ends(former), has.and_then(ends)) {
+                (_, Some(true)) | (Some(false), _) => false,
+                (Some(true), _) => true,
+                (None, _) => of_former && standing.info.subscription,
             };
         }
         if of_former {
@@ -126,16 +125,6 @@ impl Supervisor {
         } else {
             has.cloned()
         }
-    }
-
-    /// A window of this credential is known to end at that time.
-    fn ends_then(&self, id: &CredentialId, at: Option<Timestamp>) -> bool {
-        let (Some(standing), Some(at)) = (self.fleet.pool.credentials.get(id), at) else {
-            return false;
-        };
-        let windows = [standing.windows.five_hour, standing.windows.seven_day];
-        let mut known = windows.into_iter().flatten();
-        known.any(|window| (window.resets_at.0 - at.0).abs() <= SAME_MINUTE)
     }
 
     fn spend(
@@ -187,17 +176,16 @@ impl Supervisor {
         let Some(standing) = self.fleet.pool.credentials.get_mut(id) else {
             return;
         };
-        let since = standing.refreshed_at.map(|at| now.since(at));
+        let within = |at: Option<Timestamp>, time| at.is_some_and(|at| now.since(at) < time);
         let can_renew = standing.info.refreshable && !standing.gone && standing.refused.is_none();
-        if can_renew && since.is_some_and(|since| since < LATE_LOGIN) {
-            // A request from before the renewal; what was renewed is on its way to the agent.
+        // A request from before a renewal: what is new is on its way to the agent.
+        if can_renew && (standing.doubted || within(standing.refreshed_at, LATE_LOGIN)) {
             return;
         }
-        if can_renew && since.is_none_or(|since| since > RENEWED_JUST_NOW) {
-            if !standing.doubted {
-                standing.doubted = true;
-                standing.refresh_at = Some(now);
-            }
+        if can_renew && !within(standing.doubted_at, DOUBTED_JUST_NOW) {
+            standing.doubted = true;
+            standing.doubted_at = Some(now);
+            standing.refresh_at = Some(now);
             return;
         }
         let hint = if standing.info.refreshable {
@@ -304,6 +292,22 @@ impl Supervisor {
             let waits = Waits::ForCredential;
             agent.enter(now, Phase::Limited { until: now, waits }, text);
         }
+    }
+}
+
+impl Standing {
+    /// Whether this window is known to end at that time; `None` if nobody knows.
+    fn ends_then(
+        &self,
+        now: Timestamp,
+        window: &QuotaWindow,
+        at: Option<Timestamp>,
+    ) -> Option<bool> {
+        let spent = self.spent.as_ref().filter(|spent| spent.told);
+        let spent = spent.filter(|spent| spent.window == *window);
+        let known = spent.map(|spent| spent.resets_at);
+        let known = known.or_else(|| self.windows.end_of(window, now))?;
+        Some((known.0 - at?.0).abs() <= SAME_MINUTE)
     }
 }
 

@@ -17,6 +17,8 @@ pub(in crate::supervisor) const LIMIT_DIALOG: &str = "rate-limit-options";
 const NOT_LENT: Duration = Duration::from_secs(60);
 /// Whose result is not back by then is asked for again.
 const LENDING: Duration = Duration::from_secs(60);
+/// Edition of what an instance has when nobody knows whether the newest lending reached it.
+const UNCERTAIN: u64 = 0;
 /// Nothing comes back by itself: looked at again.
 const NOBODY_KNOWS: Duration = Duration::from_secs(600);
 
@@ -57,7 +59,8 @@ impl Supervisor {
         if self.fleet.pool.credentials.is_empty() {
             return;
         }
-        let ids: Vec<AgentId> = self.fleet.agents.keys().cloned().collect();
+        let mut ids: Vec<AgentId> = self.fleet.agents.keys().cloned().collect();
+        ids.sort_by_key(|id| self.fleet.agents.get(id).map(urgency));
         for id in ids {
             self.place(now, &id);
         }
@@ -95,10 +98,7 @@ impl Supervisor {
                 ..
             }
         );
-        if !agent.phase.has_session() || waits_for_time {
-            return;
-        }
-        if self.lending_holds(now, id) {
+        if !agent.phase.has_session() || self.lending_holds(now, id) || waits_for_time {
             return;
         }
         match self.verdict(now, id) {
@@ -115,17 +115,24 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return false;
         };
-        let Some(lending) = &agent.lease.lending else {
+        let Some(lending) = &mut agent.lease.lending else {
             return false;
         };
         let standing = pool.get(&lending.credential);
-        let right = standing
-            .is_some_and(|standing| standing.is_ready() && standing.edition == lending.edition);
-        if !right {
+        let Some(standing) = standing.filter(|standing| standing.is_ready()) else {
+            if lending.sent {
+                agent.lease.edition = UNCERTAIN;
+            }
             agent.lease.lending = None;
             return false;
+        };
+        if lending.edition != standing.edition {
+            lending.edition = standing.edition;
+            lending.sent = false;
         }
-        if !lending.sent && lending.at <= now && self.ready {
+        let due = !lending.sent && lending.at <= now && self.ready;
+        self.await_turn(now, id);
+        if due {
             self.send(now, id);
         }
         true
@@ -145,10 +152,11 @@ impl Supervisor {
         let (Some(has), Some(standing)) = (has, standing) else {
             return other().unwrap_or(Verdict::Nothing);
         };
+        let lags = agent.lease.edition != standing.edition;
         match standing.health() {
             Health::Renewing if limited => Verdict::Nothing,
             Health::Renewing => Verdict::Keep,
-            Health::Ready if agent.lease.edition != standing.edition => {
+            Health::Ready if lags && !agent.lease.avoid.contains_key(has) => {
                 Verdict::Lend(has.clone(), Turn::AtOnce)
             }
             Health::Ready if limited => other().unwrap_or(Verdict::Nothing),
@@ -177,7 +185,7 @@ impl Supervisor {
     }
 
     fn plan_lending(&mut self, now: Timestamp, id: &AgentId, credential: CredentialId, turn: Turn) {
-        let why = self.why_not(now, id);
+        let needed = self.why_not(now, id).is_some();
         let pace = self.policy.lend_pace;
         let Some(standing) = self.fleet.pool.credentials.get_mut(&credential) else {
             return;
@@ -200,24 +208,42 @@ impl Supervisor {
             sent: false,
         });
         let limited = agent.phase.wants_credential();
-        if why.is_none() && turn == Turn::InTurn && !limited {
+        if !needed && turn == Turn::InTurn && !limited {
             agent.lease.moved_at = Some(now);
         }
-        if limited {
-            let seconds = at.since(now).as_secs_f64();
-            let when = if at > now {
-                format!(" in its turn, in {seconds:.0} s")
-            } else {
-                String::new()
-            };
-            let why = why.map_or_else(String::new, |why| format!("{why}; "));
-            let reason = format!("{why}going on with \"{credential}\"{when}");
-            let (until, waits) = (at, Waits::ForCredential);
-            agent.enter(now, Phase::Limited { until, waits }, reason);
-        }
+        self.await_turn(now, id);
         if at <= now && self.ready {
             self.send(now, id);
         }
+    }
+
+    /// A limited agent says what it waits for, and until when.
+    fn await_turn(&mut self, now: Timestamp, id: &AgentId) {
+        let why = self.why_not(now, id);
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let Phase::Limited {
+            until,
+            waits: Waits::ForCredential,
+        } = agent.phase
+        else {
+            return;
+        };
+        let Some(lending) = &agent.lease.lending else {
+            return;
+        };
+        let end = match lending.sent {
+            false => lending.at,
+            true if until > now => until,
+            true => now + LENDING,
+        };
+        let waits_for_others = !lending.sent && lending.at > now;
+        let when = if waits_for_others { " in its turn" } else { "" };
+        let why = why.map_or_else(String::new, |why| format!("{why}; "));
+        let reason = format!("{why}going on with \"{}\"{when}", lending.credential);
+        let waits = Waits::ForCredential;
+        agent.enter(now, Phase::Limited { until: end, waits }, reason);
     }
 
     fn send(&mut self, now: Timestamp, id: &AgentId) {
@@ -380,5 +406,14 @@ impl Supervisor {
             turn.into_iter().chain(avoids)
         });
         credentials.chain(agents)
+    }
+}
+
+/// Whose turn comes first, smallest first: work that stands still, work that is done, the rest.
+fn urgency(agent: &AgentState) -> u8 {
+    match (&agent.phase, &agent.held) {
+        (Phase::Limited { .. }, Some(_)) => 0,
+        (Phase::Idle | Phase::Limited { .. } | Phase::Starting { .. }, _) => 2,
+        _ => 1,
     }
 }

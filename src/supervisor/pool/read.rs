@@ -21,13 +21,12 @@ impl Supervisor {
         let ahead = self.policy.refresh_ahead;
         for info in credentials {
             let id = info.id.clone();
-            match self.fleet.pool.credentials.get_mut(&id) {
-                Some(standing) => standing.read_again(now, info, ahead),
-                None => {
-                    let mut standing = Standing::new(info);
-                    standing.plan_refresh(now, ahead);
-                    self.fleet.pool.credentials.insert(id, standing);
-                }
+            if let Some(standing) = self.fleet.pool.credentials.get_mut(&id) {
+                standing.read_again(now, info, ahead);
+            } else {
+                let mut standing = Standing::new(info);
+                standing.plan_refresh(now, ahead);
+                self.fleet.pool.credentials.insert(id, standing);
             }
         }
     }
@@ -133,6 +132,7 @@ impl Standing {
         self.refused = None;
         self.cooling = None;
         self.doubted = false;
+        self.doubted_at = None;
         self.strikes = Strikes::default();
         self.refresh_failures = 0;
     }

@@ -48,6 +48,9 @@ pub struct Standing {
     /// Its access token was not accepted, or has expired: it is being renewed.
     #[serde(default)]
     pub doubted: bool,
+    /// When a turn was last refused its token.
+    #[serde(default)]
+    pub doubted_at: Option<Timestamp>,
     #[serde(default)]
     pub strikes: Strikes,
     /// When its access token is to be renewed.
@@ -174,6 +177,7 @@ impl Standing {
             cooling: None,
             refused: None,
             doubted: false,
+            doubted_at: None,
             strikes: Strikes::default(),
             refresh_at: None,
             refresh_failures: 0,

@@ -563,3 +563,24 @@ fn a_turn_that_a_person_interrupted_and_left_goes_on() {
     world.run_outbox();
     assert_eq!(world.unfinished(), Vec::<String>::new());
 }
+
+#[test]
+fn a_clock_set_back_while_nobody_ran_delays_nothing() {
+    let mut world = at_work();
+    for _ in 0..2 {
+        assert!(world.exits(&worker(), 1, false), "{}", world.tail());
+        world.advance(Duration::from_secs(1));
+    }
+    assert!(matches!(state(&world).phase, Phase::Backoff { .. }));
+    world.crash_daemon();
+    world.now = world.now - Duration::from_secs(3600);
+    let restarted = world.now;
+    world.start_daemon(false);
+    world.run_outbox();
+    world.advance(Policy::default().maximum_backoff * 2);
+    assert!(matches!(state(&world).phase, Phase::Starting { .. }));
+    world.boot(&worker());
+    world.advance(Duration::from_secs(5));
+    assert!(state(&world).held.is_some_and(|held| held.delivered));
+    assert!(state(&world).since <= restarted + Policy::default().maximum_backoff * 3);
+}
