@@ -533,7 +533,7 @@ impl Driver {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
         let id = report.agent.clone();
-        if let Some(told) = self.windows.told(&report) {
+        if let Some(told) = self.windows.told(self.now(), &report) {
             self.inbox.push_back(told);
         }
         if self.usage.told(report.agent, report.usage, report.model) {
