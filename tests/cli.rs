@@ -268,6 +268,7 @@ fn help_teaches_with_examples_and_lists_the_exit_codes() {
         "status",
         "attach",
         "logs",
+        "credentials",
         "restart",
         "plan",
         "fetch",

@@ -7,7 +7,7 @@
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
-use crate::model::{Fault, QuotaWindow, Timestamp};
+use crate::model::{Fault, HookFact, HookReport, QuotaWindow, Timestamp};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -15,6 +15,15 @@ const DAY: i64 = 24 * HOUR;
 /// The five-hour window cannot end later than this after the moment it was told; with some minutes
 /// for clocks that differ.
 const FIVE_HOURS: i64 = 5 * HOUR + 5 * MINUTE;
+
+/// Of the report of a failed turn. An agent can write its own spool: a time in the future is none.
+pub fn fault_of(report: &HookReport, now: Timestamp) -> Option<Fault> {
+    let HookFact::TurnFailed { error, message } = &report.fact else {
+        return None;
+    };
+    let at = report.at.filter(|at| *at < now).unwrap_or(now);
+    Some(classify(error, message, at))
+}
 
 /// What a failed turn says. `at` is the moment it failed, which for a callback from the spool may
 /// be long ago: times of day are meant as seen from there.

@@ -11,7 +11,7 @@ use super::output::{self, Colour};
 use super::{Exit, wiring};
 use crate::client::Done;
 use crate::model::view::FleetView;
-use crate::model::{CredentialId, CredentialView, Timestamp, Window, Windows};
+use crate::model::{AgentId, CredentialId, CredentialView, Timestamp, Window, Windows};
 
 /// A longer sentence is cut; `--json` has the whole text.
 const MAX_TEXT: usize = 90;
@@ -174,7 +174,7 @@ fn row(credential: &CredentialView, now: Timestamp) -> Vec<Cell> {
     let until = credential
         .until
         .map_or_else(String::new, |at| format!(" until {}", at.clock(now)));
-    let lent_to: Vec<&str> = credential.lent_to.iter().map(|id| id.as_str()).collect();
+    let lent_to: Vec<&str> = credential.lent_to.iter().map(AgentId::as_str).collect();
     let Windows {
         five_hour,
         seven_day,

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
+use super::hex;
 use super::read::read;
 use super::secret::wipe;
 
@@ -36,9 +37,7 @@ impl Logins {
     fn copy_of(&self, path: &Path) -> PathBuf {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let hash = Sha256::digest(real.as_os_str().as_encoded_bytes());
-        let name = hash[..8].iter().map(|byte| format!("{byte:02x}"));
-        self.directory
-            .join(format!("{}.json", name.collect::<String>()))
+        self.directory.join(format!("{}.json", hex(&hash[..8])))
     }
 
     /// The copy, where it counts: it is newer, and the user's file still is what it was made from.
@@ -183,11 +182,14 @@ fn sync_directory(file: &Path) -> io::Result<()> {
     File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// A login in the user's file, and the one that counts.
+pub(super) struct Current {
+    pub(super) users: Map<String, Json>,
+    pub(super) login: Map<String, Json>,
+}
+
 /// The login in a file, with the newer copy where that counts.
-pub(super) fn current(
-    path: &Path,
-    logins: &Logins,
-) -> Result<(Map<String, Json>, Map<String, Json>), super::Refusal> {
+pub(super) fn current(path: &Path, logins: &Logins) -> Result<Current, super::Refusal> {
     let text = read(path)?;
     let unknown = || {
         super::Refusal::new(
@@ -204,7 +206,7 @@ pub(super) fn current(
     if let Some(newer) = logins.newer(path, &users) {
         login.extend(newer);
     }
-    Ok((users, login))
+    Ok(Current { users, login })
 }
 
 /// What a renewal changes, out of a login and the server's answer.
@@ -251,8 +253,5 @@ fn origin(login: &Map<String, Json>) -> String {
         hash.update((token.len() as u64).to_le_bytes());
         hash.update(token.as_bytes());
     }
-    hash.finalize()[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&hash.finalize()[..16])
 }

@@ -130,12 +130,15 @@ impl Material {
         for other in [&self.api_key_helper, &self.oauth_file] {
             part(other.as_ref().map_or("", |secret| secret.expose()));
         }
-        let hash = hash.finalize();
-        hash[..5].iter().fold(String::new(), |mut text, byte| {
-            let _infallible = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&hash.finalize()[..5])
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Why a file is not used.

@@ -84,7 +84,7 @@ pub async fn renew(credential: &Credential, renewal: Renewal<'_>) -> Result<Rene
     let path = &credential.path;
     let _lock = lock(path).await?;
     let refused = |refusal: Refusal| RenewError::passing(refusal.reason);
-    let (users, login) = login::current(path, renewal.logins).map_err(refused)?;
+    let login::Current { users, login } = login::current(path, renewal.logins).map_err(refused)?;
     let had = credential.material().oauth_file.as_ref();
     let has_changed = had.is_none_or(|file| !holds(file.expose(), word(&login, "accessToken")));
     let expires_at = login::expires_at(&login);

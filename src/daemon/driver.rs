@@ -21,7 +21,7 @@ use crate::claude::{limits, prompt};
 use crate::control::{ControlError, StatusReport};
 use crate::model::view::FleetView;
 use crate::model::{
-    AgentId, CallbackId, Ending, Fault, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
+    AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
 };
 use crate::ports::PortResult;
 use crate::store::sqlite::{Changes, FleetState, JournalEntry};
@@ -393,7 +393,7 @@ impl Driver {
         let input = HookInput {
             receipt: self.is_receipt(&report),
             jitter: (self.house.entropy.fraction() * 999.0) as u16,
-            fault: fault_in(now, &report),
+            fault: limits::fault_of(&report, now),
             report: report.clone(),
         };
         let decided = self
@@ -585,15 +585,6 @@ impl Driver {
         });
         self.generation = self.publisher.borrow().generation;
     }
-}
-
-/// Why a turn failed. An agent can write its own spool: a time in the future is no time.
-fn fault_in(now: Timestamp, report: &HookReport) -> Option<Fault> {
-    let HookFact::TurnFailed { error, message } = &report.fact else {
-        return None;
-    };
-    let at = report.at.filter(|at| *at < now).unwrap_or(now);
-    Some(limits::classify(error, message, at))
 }
 
 fn not_stored() -> Reply {

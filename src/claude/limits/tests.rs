@@ -234,6 +234,34 @@ fn a_session_limit_heard_of_too_late_is_over() {
 }
 
 #[test]
+fn a_spooled_callback_is_understood_from_when_it_happened() {
+    let report = |at: Option<Timestamp>| HookReport {
+        callback: "c".into(),
+        agent: crate::model::AgentId::worker(1),
+        incarnation: None,
+        session: None,
+        head: None,
+        spooled: at.is_some(),
+        at,
+        fact: HookFact::TurnFailed {
+            error: "rate_limit".into(),
+            message: "You've hit your weekly limit · resets 12:25pm (UTC)".into(),
+        },
+    };
+    let fault = |at| fault_of(&report(at), now()).unwrap();
+    let today = spent(QuotaWindow::Weekly, "2026-11-21T12:25:00Z");
+    let tomorrow = spent(QuotaWindow::Weekly, "2026-11-22T12:25:00Z");
+    assert_eq!(fault(Some(self::at("2026-11-21T11:00:00Z"))), today);
+    assert_eq!(fault(None), tomorrow);
+    assert_eq!(fault(Some(self::at("2027-11-21T11:00:00Z"))), tomorrow);
+    let ended = HookReport {
+        fact: HookFact::Unknown { event: "x".into() },
+        ..report(None)
+    };
+    assert_eq!(fault_of(&ended, now()), None);
+}
+
+#[test]
 fn over_midnight_and_over_new_year() {
     let evening = at("2026-12-31T22:00:00Z");
     let limit = |message: &str| classify("rate_limit", message, evening);

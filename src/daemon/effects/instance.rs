@@ -80,20 +80,19 @@ pub(in crate::daemon) fn prepare(
     for owned in [paths.home(), paths.spool()] {
         directory(&owned, 0o700, house.owner)?;
     }
-    match credential.and_then(|id| house.pool.get(id)) {
-        Some(lent) => {
-            let settings = wanted_settings(house, lent.material());
-            write_settings(house, &paths.managed(), &settings)?;
-            write_login(house, agent, lent.material())?;
-        }
+    if let Some(lent) = credential.and_then(|id| house.pool.get(id)) {
+        let settings = wanted_settings(house, lent.material());
+        write_settings(house, &paths.managed(), &settings)?;
+        write_login(house, agent, lent.material())?;
+    } else {
         // Its file is gone: it goes on with what it has.
-        None => {
-            let mut settings = ManagedSettings::default();
-            let present = present_settings(&paths.managed());
-            settings.environment = present.credential_environment();
-            settings.api_key_helper = present.api_key_helper;
-            write_settings(house, &paths.managed(), &settings)?;
-        }
+        let present = present_settings(&paths.managed());
+        let settings = ManagedSettings {
+            environment: present.credential_environment(),
+            api_key_helper: present.api_key_helper,
+            ..ManagedSettings::default()
+        };
+        write_settings(house, &paths.managed(), &settings)?;
     }
     seed(house, &paths.home())
 }
