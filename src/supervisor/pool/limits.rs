@@ -12,7 +12,7 @@ use crate::model::{AgentId, CredentialId, Fault, QuotaWindow, Timestamp};
 pub(super) const AFTER_RESET: Duration = Duration::from_secs(5);
 /// A quota that told no end is tried again after: doubling by repetition.
 const QUOTA: Duration = Duration::from_secs(30 * 60);
-const QUOTA_AT_MOST: Duration = Duration::from_secs(5 * 3600);
+pub(super) const QUOTA_AT_MOST: Duration = Duration::from_secs(5 * 3600);
 /// A told end that has passed already: the text is cut to minutes.
 const ENDED_ALREADY: Duration = Duration::from_secs(60);
 /// Too many requests at once.
@@ -22,9 +22,9 @@ const PROVIDER: Duration = Duration::from_secs(30);
 const WAIT_AT_MOST: Duration = Duration::from_secs(300);
 /// A key whose limits nothing else reports. Claude Code had tried for three minutes by then.
 const KEY_COOLS: Duration = Duration::from_secs(300);
-const KEY_COOLS_AT_MOST: Duration = Duration::from_secs(3600);
+pub(super) const KEY_COOLS_AT_MOST: Duration = Duration::from_secs(3600);
 /// What only a person can change is tried again after.
-const REFUSED: Duration = Duration::from_secs(600);
+pub(super) const REFUSED: Duration = Duration::from_secs(600);
 /// A failed turn may be of the credential the agent had until just now: a limit of a login is told
 /// at once, a key is kept while Claude Code tries again (observed: 185 s with 2.1.197).
 const LATE_LOGIN: Duration = Duration::from_secs(10);
@@ -117,7 +117,10 @@ impl Supervisor {
             of_former = match (ends(former), has.and_then(ends)) {
                 (_, Some(true)) | (Some(false), _) => false,
                 (Some(true), _) => true,
-                (None, _) => of_former && standing.info.subscription,
+                // Only a key's limit has no window.
+                (None, _) => {
+                    of_former && standing.info.subscription == (*window != QuotaWindow::Account)
+                }
             };
         }
         if of_former {
@@ -138,7 +141,15 @@ impl Supervisor {
         let Some(standing) = self.fleet.pool.credentials.get_mut(id) else {
             return;
         };
-        let told = resets_at.or_else(|| standing.windows.end_of(&window, now));
+        if resets_at.is_none() && !standing.info.subscription {
+            return standing.cool(now, jitter);
+        }
+        let known = standing.windows.end_of(&window, now);
+        let told = match (resets_at, known) {
+            // Texts are cut to minutes, status lines are not.
+            (Some(told), Some(known)) if same_minute(told, known) => Some(known),
+            (told, known) => told.or(known),
+        };
         let end = match told {
             Some(end) if end > now => end,
             Some(_) => now + ENDED_ALREADY,
@@ -204,16 +215,12 @@ impl Supervisor {
         let Some(standing) = standing else {
             return self.wait_for(now, id, TOO_FAST, text);
         };
-        let before = standing.strikes.strike(now);
         if standing.info.subscription {
+            let before = standing.strikes.strike(now);
             let delay = doubled(TOO_FAST, before, WAIT_AT_MOST);
             return self.wait_for(now, id, delay, text);
         }
-        let delay = doubled(KEY_COOLS, before, KEY_COOLS_AT_MOST);
-        standing.cooling = Some(Cooling {
-            until: now + with_jitter(delay, jitter),
-            reason: "too many requests; nothing tells when its limit ends".into(),
-        });
+        standing.cool(now, jitter);
         self.await_credential(now, id, text);
     }
 
@@ -307,8 +314,22 @@ impl Standing {
         let spent = spent.filter(|spent| spent.window == *window);
         let known = spent.map(|spent| spent.resets_at);
         let known = known.or_else(|| self.windows.end_of(window, now))?;
-        Some((known.0 - at?.0).abs() <= SAME_MINUTE)
+        Some(same_minute(known, at?))
     }
+
+    /// A key whose limit nobody tells the end of.
+    fn cool(&mut self, now: Timestamp, jitter: f64) {
+        let before = self.strikes.strike(now);
+        let delay = doubled(KEY_COOLS, before, KEY_COOLS_AT_MOST);
+        self.cooling = Some(Cooling {
+            until: now + with_jitter(delay, jitter),
+            reason: "too many requests; nothing tells when its limit ends".into(),
+        });
+    }
+}
+
+fn same_minute(a: Timestamp, b: Timestamp) -> bool {
+    (a.0 - b.0).abs() <= SAME_MINUTE
 }
 
 fn doubled(first: Duration, times: u32, at_most: Duration) -> Duration {

@@ -7,6 +7,7 @@
 
 mod choose;
 mod limits;
+mod near;
 mod place;
 mod read;
 mod refresh;

@@ -8,7 +8,7 @@ use super::standing::{Cooling, Refused, Standing};
 use crate::model::{CredentialId, Timestamp};
 
 const RETRY: Duration = Duration::from_secs(60);
-const RETRY_AT_MOST: Duration = Duration::from_secs(900);
+pub(super) const RETRY_AT_MOST: Duration = Duration::from_secs(900);
 /// A token that lives shorter than `refresh_ahead` is not renewed without end.
 const NOT_SOONER: Duration = Duration::from_secs(300);
 

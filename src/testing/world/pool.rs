@@ -10,7 +10,7 @@ use crate::model::{
     AgentId, CredentialId, CredentialInfo, CredentialKind, Fault, Incarnation, QuotaWindow,
     Timestamp, Windows,
 };
-use crate::supervisor::{Action, Event};
+use crate::supervisor::{Action, Event, Supervisor};
 
 pub(super) const LIMIT_DIALOG: &str = "rate-limit-options";
 
@@ -85,7 +85,11 @@ impl Account {
         let end = self.spent_until.filter(|end| *end > now)?;
         if !self.info.subscription {
             let message = "Request rejected (429)";
-            return Some(("rate_limit", message, Fault::TooFast));
+            let fault = Fault::QuotaSpent {
+                window: QuotaWindow::Account,
+                resets_at: None,
+            };
+            return Some(("rate_limit", message, fault));
         }
         let fault = Fault::QuotaSpent {
             window: QuotaWindow::FiveHour,
@@ -159,7 +163,13 @@ impl World {
         agent: &AgentId,
         (error, message, fault): (&str, &str, Fault),
     ) -> bool {
-        let limit = matches!(fault, Fault::QuotaSpent { .. });
+        let limit = matches!(
+            fault,
+            Fault::QuotaSpent {
+                window: QuotaWindow::FiveHour,
+                ..
+            }
+        );
         if let Some(mind) = self.minds.get_mut(agent)
             && limit
             && std::mem::take(&mut mind.dialog_at_limit)
@@ -234,7 +244,9 @@ impl World {
     /// Nobody is given work with a credential that could only fail, as far as is known; and what is
     /// believed to be in an instance is there, or on its way.
     pub(super) fn check_work(&self, actions: &[Action]) {
-        let fleet = self.fleet();
+        let Some(fleet) = self.supervisor().map(Supervisor::fleet) else {
+            return;
+        };
         for action in actions {
             let Action::Paste { agent, .. } = action else {
                 continue;
