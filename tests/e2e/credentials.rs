@@ -218,8 +218,9 @@ fn a_key_at_its_limit_is_exchanged_for_another() {
     let done = stage.until_done(1);
     is_the_same(&before, &done);
     assert_ne!(credential_of(&done), has);
-    let spent = state_of(&stage, &has);
-    assert_eq!(spent["state"], "spent", "{spent}");
+    // Nothing told when its limit ends.
+    let cooling = state_of(&stage, &has);
+    assert_eq!(cooling["state"], "cooling", "{cooling}");
     // The retries of one request, and not one more on that key.
     let refused = stage
         .model()

@@ -87,6 +87,7 @@ fn hook(agent: &AgentId, fact: HookFact, fault: Option<Fault>) -> Event {
             session: None,
             head: None,
             spooled: true,
+            at: None,
             fact,
         },
         receipt: false,
