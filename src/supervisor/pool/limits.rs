@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::state::{Phase, Waits};
 use super::super::{Supervisor, texts, with_jitter};
 use super::choose::Need;
+use super::refresh::Remedy;
 use super::standing::{Cooling, Spent, Standing};
 use crate::model::{AgentId, CredentialId, Fault, QuotaWindow, Timestamp};
 
@@ -70,7 +71,7 @@ impl Supervisor {
                 let hint = format!(
                     "put it right with the provider, then `orchestrator credentials retry {credential}`"
                 );
-                self.refuse(now, &credential, text, &hint);
+                self.refuse(now, &credential, Remedy::Elsewhere, text, &hint);
                 self.await_credential(now, id, text);
             }
             (Fault::QuotaSpent { resets_at, .. }, None) => {
@@ -206,7 +207,7 @@ impl Supervisor {
                 "put a valid key or token in place of `{id}`; it is tried again when its file changes"
             )
         };
-        self.refuse(now, id, text, &hint);
+        self.refuse(now, id, Remedy::Elsewhere, text, &hint);
     }
 
     fn too_fast(&mut self, now: Timestamp, id: &AgentId, blamed: Option<CredentialId>, text: &str) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::limits::{KEY_COOLS_AT_MOST, QUOTA_AT_MOST, REFUSED};
-use super::refresh::RETRY_AT_MOST;
+use super::refresh::{LAST_RESORT, RETRY_AT_MOST};
 use super::standing::{Lease, Pool};
 use crate::model::Timestamp;
 
@@ -23,6 +23,9 @@ impl Pool {
             if let Some(spent) = standing.spent.as_mut().filter(|spent| !spent.told) {
                 spent.until = spent.until.min(now + QUOTA_AT_MOST);
                 spent.resets_at = spent.resets_at.min(spent.until);
+            }
+            if let Some(refused) = &mut standing.refused {
+                refused.again_at = refused.again_at.map(|at| at.min(now + LAST_RESORT));
             }
             let ago = |at: &mut Option<Timestamp>| *at = at.map(|at| at.min(now));
             ago(&mut standing.refreshed_at);

@@ -7,6 +7,7 @@ use super::super::lifecycle::jitter_of;
 use super::super::state::{AgentState, Phase, Waits};
 use super::super::{Supervisor, with_jitter};
 use super::choose::Need;
+use super::refresh::{LAST_RESORT, Remedy};
 use super::standing::{Health, Lending, Standing};
 use crate::model::{AgentId, CredentialId, Incarnation, Timestamp};
 
@@ -72,6 +73,7 @@ impl Supervisor {
             standing.spent.take_if(|spent| spent.until <= now);
             standing.cooling.take_if(|cooling| cooling.until <= now);
         }
+        self.last_resort(now);
         for agent in self.fleet.agents.values_mut() {
             agent.lease.avoid.retain(|_, until| *until > now);
         }
@@ -83,7 +85,27 @@ impl Supervisor {
         for id in over {
             let hint =
                 format!("put a new token in place of `{id}`, or a login that can be renewed");
-            self.refuse(now, &id, "its token has expired", &hint);
+            self.refuse(now, &id, Remedy::NewFile, "its token has expired", &hint);
+        }
+    }
+
+    /// With nothing else to use, what was refused a while ago gets one more chance: a bill may have
+    /// been paid, or an outage of the provider be over.
+    fn last_resort(&mut self, now: Timestamp) {
+        let mut others = self.fleet.pool.credentials.values().any(Standing::is_ready);
+        for standing in self.fleet.pool.credentials.values_mut() {
+            let Some(refused) = &mut standing.refused else {
+                continue;
+            };
+            if refused.again_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            if others {
+                refused.again_at = Some(now + LAST_RESORT);
+            } else {
+                standing.refused = None;
+                others = true;
+            }
         }
     }
 
@@ -392,6 +414,13 @@ impl Supervisor {
                 ),
                 (standing.refresh_due().filter(|_| !renewing), "is renewed"),
                 (standing.ends_for_good(), "expires"),
+                (
+                    standing
+                        .refused
+                        .as_ref()
+                        .and_then(|refused| refused.again_at),
+                    "one more chance",
+                ),
             ]
             .into_iter()
             .filter_map(move |(at, what)| Some((at?, format!("{id}: {what}"))))

@@ -12,6 +12,18 @@ pub(super) const RETRY_AT_MOST: Duration = Duration::from_secs(900);
 /// A token that lives shorter than `refresh_ahead` is not renewed without end.
 const NOT_SOONER: Duration = Duration::from_secs(300);
 
+/// With nothing else to use, a refused credential is tried once in so long.
+pub(super) const LAST_RESORT: Duration = Duration::from_secs(3600);
+
+/// How a refused credential can be mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// By a changed file alone.
+    NewFile,
+    /// With the provider as well: a bill paid, an outage over.
+    Elsewhere,
+}
+
 impl Standing {
     /// Renews early from now on, as far as that can be done.
     pub(super) fn plan_refresh(&mut self, now: Timestamp, ahead: Duration) {
@@ -101,7 +113,7 @@ impl Supervisor {
             let hint = format!(
                 "log in again with `claude`, then put the new login file in place of `{credential}`"
             );
-            self.refuse(now, credential, &reason, &hint);
+            self.refuse(now, credential, Remedy::NewFile, &reason, &hint);
             return;
         }
         let jitter = self.fraction();
@@ -126,6 +138,7 @@ impl Supervisor {
         &mut self,
         now: Timestamp,
         credential: &CredentialId,
+        remedy: Remedy,
         reason: &str,
         hint: &str,
     ) {
@@ -138,6 +151,7 @@ impl Supervisor {
             reason: reason.to_owned(),
             hint: hint.to_owned(),
             fingerprint: standing.info.fingerprint.clone(),
+            again_at: (remedy == Remedy::Elsewhere).then(|| now + LAST_RESORT),
         });
         standing.doubted = false;
         if !known {

@@ -92,6 +92,9 @@ pub struct Refused {
     pub hint: String,
     /// What the file was like then.
     pub fingerprint: String,
+    /// It may be mended without a new file: tried again then, if nothing else can be used.
+    #[serde(default)]
+    pub again_at: Option<Timestamp>,
 }
 
 /// Failures in a row whose end nobody told.
@@ -221,7 +224,8 @@ impl Standing {
             }
             Health::Cooling(cooling) => Some(cooling.until),
             Health::Ready => Some(Timestamp(0)),
-            Health::Refused(_) | Health::Renewing | Health::Gone => None,
+            Health::Refused(refused) => refused.again_at,
+            Health::Renewing | Health::Gone => None,
         }
     }
 }

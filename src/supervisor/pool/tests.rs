@@ -130,11 +130,11 @@ fn lent(supervisor: &mut Supervisor, now: Timestamp, agent: &AgentId, name: &str
     supervisor.observe(now, event)
 }
 
-fn window(used_percent: f64, resets_at: Timestamp) -> Option<Window> {
-    Some(Window {
+fn window(used_percent: f64, resets_at: Timestamp) -> Window {
+    Window {
         used_percent,
         resets_at,
-    })
+    }
 }
 
 fn told(
@@ -181,8 +181,8 @@ fn what_expires_soonest_is_taken_unless_little_is_left() {
     ];
     let mut supervisor = fleet(3, pool);
     let week = |days: u64, five: f64, weekly: f64| Windows {
-        five_hour: window(five, NOW + hours(3)),
-        seven_day: window(weekly, NOW + hours(24 * days)),
+        five_hour: Some(window(five, NOW + hours(3))),
+        seven_day: Some(window(weekly, NOW + hours(24 * days))),
     };
     // Manager has a, the workers b, c and d.
     told(&mut supervisor, NOW, &worker(1), week(5, 10.0, 10.0));
@@ -204,7 +204,7 @@ fn an_agent_moved_before_the_limit_is_not_moved_again_soon() {
     let mut supervisor = fleet(0, vec![info("a", true), info("b", true)]);
     let manager = AgentId::manager();
     let near = |reset: Timestamp| Windows {
-        five_hour: window(96.0, reset),
+        five_hour: Some(window(96.0, reset)),
         seven_day: None,
     };
     let actions = told(&mut supervisor, NOW, &manager, near(NOW + hours(2)));
@@ -227,7 +227,7 @@ fn what_a_swapped_agent_still_shows_is_of_its_former_credential() {
     let mut supervisor = fleet(0, vec![info("a", true), info("b", true)]);
     let manager = AgentId::manager();
     let shows = |used: f64, reset: Timestamp| Windows {
-        five_hour: window(used, reset),
+        five_hour: Some(window(used, reset)),
         seven_day: None,
     };
     told(&mut supervisor, NOW, &manager, shows(95.0, NOW + hours(2)));
@@ -241,8 +241,8 @@ fn what_a_swapped_agent_still_shows_is_of_its_former_credential() {
     );
     told(&mut supervisor, later, &manager, shows(3.0, NOW + hours(4)));
     let used = |name: &str| standing(&supervisor, name).windows.five_hour;
-    assert_eq!(used("a"), window(98.0, NOW + hours(2)));
-    assert_eq!(used("b"), window(3.0, NOW + hours(4)));
+    assert_eq!(used("a"), Some(window(98.0, NOW + hours(2))));
+    assert_eq!(used("b"), Some(window(3.0, NOW + hours(4))));
 }
 
 #[test]
@@ -251,19 +251,19 @@ fn a_window_does_not_shrink_before_its_end() {
     let manager = AgentId::manager();
     for used in [40.0, 30.0] {
         let windows = Windows {
-            five_hour: window(used, NOW + hours(2)),
+            five_hour: Some(window(used, NOW + hours(2))),
             seven_day: None,
         };
         told(&mut supervisor, NOW, &manager, windows);
     }
     let used = |supervisor: &Supervisor| standing(supervisor, "a").windows.five_hour;
-    assert_eq!(used(&supervisor), window(40.0, NOW + hours(2)));
+    assert_eq!(used(&supervisor), Some(window(40.0, NOW + hours(2))));
     let next = Windows {
-        five_hour: window(1.0, NOW + hours(7)),
+        five_hour: Some(window(1.0, NOW + hours(7))),
         seven_day: None,
     };
     told(&mut supervisor, NOW + hours(3), &manager, next);
-    assert_eq!(used(&supervisor), window(1.0, NOW + hours(7)));
+    assert_eq!(used(&supervisor), Some(window(1.0, NOW + hours(7))));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn a_failure_just_after_an_exchange_is_of_the_former_credential() {
         let mut supervisor = fleet(0, vec![info("a", true), info("b", true), info("c", true)]);
         let manager = AgentId::manager();
         let near = Windows {
-            five_hour: window(96.0, NOW + hours(2)),
+            five_hour: Some(window(96.0, NOW + hours(2))),
             seven_day: None,
         };
         told(&mut supervisor, NOW, &manager, near);
@@ -323,7 +323,7 @@ fn the_exact_end_of_a_window_mends_an_estimate_and_a_text() {
     supervisor.observe(NOW, fails(&manager, spent(None)));
     let end = NOW + hours(1) + Duration::from_secs(42);
     let full = Windows {
-        five_hour: window(100.0, end),
+        five_hour: Some(window(100.0, end)),
         seven_day: None,
     };
     told(&mut supervisor, NOW, &manager, full);
@@ -492,4 +492,19 @@ fn an_adopted_agent_is_lent_again_what_was_on_its_way() {
     };
     let actions = next.observe(NOW, Event::InventoryTaken(Inventory::Seen(vec![running])));
     assert_eq!(lends(&actions), [("manager".into(), "b".into())]);
+}
+
+#[test]
+fn with_nothing_else_a_refused_credential_gets_a_chance_now_and_then() {
+    let pool = vec![info("a", true), info("b", true)];
+    let mut supervisor = fleet(0, pool);
+    let manager = AgentId::manager();
+    supervisor.observe(NOW, fails(&manager, Fault::LoginRefused));
+    lent(&mut supervisor, NOW, &manager, "b");
+    supervisor.expire(NOW + hours(1));
+    assert!(standing(&supervisor, "a").refused.is_some(), "b is there");
+    supervisor.observe(NOW + hours(1), fails(&manager, Fault::Billing));
+    assert!(standing(&supervisor, "b").refused.is_some());
+    let actions = supervisor.expire(NOW + hours(2));
+    assert_eq!(lends(&actions), [("manager".into(), "a".into())]);
 }

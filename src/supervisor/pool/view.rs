@@ -79,6 +79,10 @@ impl Supervisor {
         };
         let again = match standing.health() {
             Health::Spent(spent) => spent.again(now),
+            Health::Refused(_) => format!(
+                "is tried again at {}, or when a person has mended it",
+                at.clock(now)
+            ),
             _ => format!("is free again at {}", at.clock(now)),
         };
         (Some(at), format!("{what} {again}"))
