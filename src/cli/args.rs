@@ -6,8 +6,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::exit::Exit;
 use super::{
-    attach, completions, config, demo, doctor, down, edit, explain, init, logs, man, restart,
-    status, up, view,
+    attach, completions, config, credentials, demo, doctor, down, edit, explain, init, logs, man,
+    restart, status, up, view,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -63,6 +63,7 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     Attach(attach::AttachArgs),
     Logs(logs::LogsArgs),
+    Credentials(credentials::CredentialsArgs),
     Restart(restart::RestartArgs),
     /// Ask the manager to plan new tasks now
     Plan,

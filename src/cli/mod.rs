@@ -9,6 +9,7 @@ mod attach;
 mod completions;
 mod config;
 mod context;
+mod credentials;
 mod demo;
 mod doctor;
 mod down;

@@ -9,8 +9,8 @@ use super::args::{Cli, Command, command};
 use super::context::Context;
 use super::error::Result;
 use super::{
-    Error, Exit, attach, completions, config, demo, doctor, down, edit, explain, fetch, init, logs,
-    man, output, plan, restart, status, up, view,
+    Error, Exit, attach, completions, config, credentials, demo, doctor, down, edit, explain,
+    fetch, init, logs, man, output, plan, restart, status, up, view,
 };
 
 /// Runs the program: the whole of `main`.
@@ -71,6 +71,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Explain(args) => explain::run(&context, &args).await,
         Command::Attach(args) => attach::run(&context, &args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
+        Command::Credentials(args) => credentials::run(&context, &args).await,
         Command::Restart(args) => restart::run(&context, &args).await,
         Command::Plan => plan::run(&context).await,
         Command::Fetch => fetch::run(&context).await,

@@ -18,8 +18,8 @@ use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
 use super::record;
-use super::usage::UsageBook;
-use crate::claude::prompt;
+use super::usage::{UsageBook, WindowBook};
+use crate::claude::{limits, prompt};
 use crate::control::{ControlError, StatusReport};
 use crate::model::view::{DiskView, FleetView};
 use crate::model::{
@@ -47,6 +47,7 @@ pub(super) struct Driver {
     waiting: BTreeMap<CallbackId, oneshot::Sender<Result<HookAnswer, ControlError>>>,
     /// What status lines told; not persisted, it comes again within seconds.
     usage: UsageBook,
+    windows: WindowBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
     disk: Option<DiskView>,
     inbox: VecDeque<Event>,
@@ -82,6 +83,7 @@ impl Driver {
             logbook,
             waiting: BTreeMap::new(),
             usage: UsageBook::default(),
+            windows: WindowBook::default(),
             distances: BTreeMap::new(),
             disk: None,
             inbox: VecDeque::new(),
@@ -401,7 +403,7 @@ impl Driver {
         let input = HookInput {
             receipt: self.is_receipt(&report),
             jitter: (self.house.entropy.fraction() * 999.0) as u16,
-            fault: None,
+            fault: limits::fault_of(&report, now),
             report: report.clone(),
         };
         let decided = self
@@ -411,6 +413,9 @@ impl Driver {
             .await;
         if decided.is_ok() {
             self.logbook.hook(now, &report);
+            if matches!(&report.fact, HookFact::Activity { what } if what == "ConfigChange") {
+                self.effects.settings_were_read(&report.agent);
+            }
             if matches!(
                 report.fact,
                 HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
@@ -539,6 +544,9 @@ impl Driver {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
         let id = report.agent.clone();
+        if let Some(told) = self.windows.told(self.now(), &report) {
+            self.inbox.push_back(told);
+        }
         if self.usage.told(report.agent, report.usage, report.model) {
             self.effects.count_tokens(&id);
         }

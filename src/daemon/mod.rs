@@ -16,6 +16,7 @@ mod house;
 mod lists;
 mod logbook;
 mod paths;
+mod pool;
 mod preflight;
 mod prepare;
 mod program;

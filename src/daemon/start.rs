@@ -21,6 +21,7 @@ use super::handle::{DriverHandle, INPUTS, Input};
 use super::house::House;
 use super::lists::TaskLists;
 use super::paths::FleetPaths;
+use super::pool;
 use super::prepare::{agents, build_house, load_supervisor};
 use super::program::Herald;
 use super::queue_actions::QueueActions;
@@ -273,6 +274,10 @@ async fn first_facts(house: &House, lists: &TaskLists) -> Result<Vec<Event>, Dae
         .map_err(DaemonError::prerequisite("reading the branch"))?;
     let inventory = take_inventory(house).await;
     let mut facts = vec![
+        // Before the inventory: what is launched after it needs a credential.
+        Event::PoolRead {
+            credentials: house.pool.infos(),
+        },
         Event::DirectionSeen { present },
         Event::InventoryTaken(inventory),
     ];
@@ -332,6 +337,7 @@ fn start_watchers(
 ) -> Watchers {
     tracker.spawn(find_missed_ends(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(watch_disk(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(pool::follow(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(follow_engine(
         house.clone(),
         driver.clone(),

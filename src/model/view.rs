@@ -52,6 +52,9 @@ pub struct AgentView {
     /// One sentence: why the state is what it is.
     pub reason: String,
     pub since: Timestamp,
+    /// When `limited`, `waiting` or `backoff` ends by itself, or is looked at again.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
     pub session: Option<SessionId>,
     pub container: Option<String>,
     pub credential: Option<CredentialId>,

@@ -333,6 +333,15 @@ pub(super) fn cause_of(event: &Event) -> Cause {
             "its helper never got the answer to its Stop hook".into(),
         ),
         Event::InventoryTaken(_) => (Some(Signal::Container), "the list of containers".into()),
+        Event::EngineAway { .. } => (None, "the container engine went away".into()),
+        Event::EngineBack(_) => (
+            Some(Signal::Container),
+            "the list of containers of the engine that is back".into(),
+        ),
+        Event::Starved { .. } => (
+            Some(Signal::Container),
+            "a process of it was killed for lack of memory".into(),
+        ),
         Event::Launched { container, .. } => (
             Some(Signal::Container),
             format!("container {container} was started"),

@@ -57,6 +57,7 @@ impl Supervisor {
         incarnation: Incarnation,
         reason: &str,
     ) {
+        self.lend_for_launch(now, id);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -66,7 +67,7 @@ impl Supervisor {
         agent.missing = false;
         agent.free_looks = 0;
         if let Some(held) = &mut agent.held
-            && held.delivered
+            && (held.delivered || held.cut_off.take().is_some())
         {
             held.text = texts::again(&held.text);
             held.interrupted = true;
@@ -407,7 +408,7 @@ impl Supervisor {
 
 /// A fraction that differs by agent and by life and is the same whenever it is asked for, so that
 /// agents that died together do not all come back at the same moment.
-fn jitter_of(agent: &AgentState) -> f64 {
+pub(super) fn jitter_of(agent: &AgentState) -> f64 {
     const FNV_PRIME: u32 = 16_777_619;
     let seed = 0x811c_9dc5_u32 ^ agent.incarnation.0 as u32;
     let mixed = agent.id.as_str().bytes().fold(seed, |hash, byte| {

@@ -29,11 +29,11 @@ mod examining;
 mod explain;
 mod hooks;
 mod input;
-mod leasing;
 mod lifecycle;
 mod merging;
 mod planning;
 mod policy;
+mod pool;
 mod screens;
 mod state;
 mod texts;
@@ -47,12 +47,14 @@ pub use input::{
     RemoteOutcome, SeenContainer,
 };
 pub use policy::Policy;
-pub use state::{AgentState, Fleet, FleetPhase, Held, Phase};
+pub use pool::{Lease, Lending, Pool, Standing};
+pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::model::{AgentId, Cause, Reply, Request, Timestamp};
+use crate::model::{AgentId, Cause, CommitId, CredentialId, Reply, Request, Timestamp};
 
 /// The deciding value. Everything it remembers is in [`Fleet`], which the driver persists.
 #[derive(Clone, Debug)]
@@ -67,6 +69,10 @@ pub struct Supervisor {
     inventory_due: Option<Timestamp>,
     /// What the newest decision was made about.
     cause: Cause,
+    /// Logins whose renewal is on its way; it ends with this daemon.
+    refreshing: BTreeSet<CredentialId>,
+    /// Of the newest hook, in thousandths.
+    jitter: u16,
     actions: Vec<Action>,
 }
 
@@ -79,8 +85,15 @@ impl Supervisor {
             ready: false,
             inventory_due: None,
             cause: Cause::default(),
+            refreshing: BTreeSet::new(),
+            jitter: 500,
             actions: Vec::new(),
         }
+    }
+
+    /// The branch's tip as found at start.
+    pub fn set_branch_head(&mut self, head: CommitId) {
+        self.fleet.branch_head = Some(head);
     }
 
     pub fn fleet(&self) -> &Fleet {
@@ -258,6 +271,7 @@ impl Supervisor {
             .chain(self.quiet_deadlines())
             .chain(self.examination_deadlines())
             .chain(self.planning_deadline())
+            .chain(self.pool_deadlines())
             .min_by_key(|(at, _)| *at)
     }
 
@@ -265,6 +279,7 @@ impl Supervisor {
     /// the manager is asked to plan, an ending ends. Level-triggered, so that a missed moment
     /// does not matter.
     fn settle(&mut self, now: Timestamp) {
+        self.tend_pool(now);
         if !self.ready {
             self.end_if_done(now);
             return;
@@ -274,6 +289,11 @@ impl Supervisor {
         self.dispatch(now);
         self.plan_examinations(now);
         self.end_if_done(now);
+    }
+
+    /// What a delay is stretched by.
+    fn fraction(&self) -> f64 {
+        f64::from(self.jitter) / 1000.0
     }
 
     fn act(&mut self, action: Action) {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::LONG;
 use super::engine::{Containers, Engine};
 use super::run::{Ran, eventually};
-use super::script::{Heard, Listening, worker_script};
+use super::script::{Heard, Listening, Provider, worker_script};
 
 /// One test at a time starts containers.
 static TURN: Mutex<()> = Mutex::new(());
@@ -60,6 +60,7 @@ pub struct Stage {
     tokio: tokio::runtime::Runtime,
     model: Option<ScriptedModel>,
     pub heard: Heard,
+    pub provider: Provider,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -101,6 +102,7 @@ impl Stage {
             tokio,
             model: None,
             heard: Heard::default(),
+            provider: Provider::default(),
             _turn: turn,
         };
         stage.make_remote(&setup.files);
@@ -159,7 +161,12 @@ impl Stage {
 
     fn start_model(&mut self, scenario: Scenario) -> String {
         let heard = self.heard.clone();
-        let script = Arc::new(Listening { scenario, heard });
+        let provider = self.provider.clone();
+        let script = Arc::new(Listening {
+            scenario,
+            provider,
+            heard,
+        });
         let (listener, address) = match &self.engine {
             Some(engine) => engine.listen(),
             None => self.tokio.block_on(self.listen()),
@@ -214,6 +221,11 @@ impl Stage {
         let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         config[key] = value;
         std::fs::write(path, format!("{config:#}\n")).unwrap();
+    }
+
+    pub fn remove_credential(&self, name: &str) {
+        let path = self.config().join(format!("credentials/{name}.json"));
+        std::fs::remove_file(path).unwrap();
     }
 
     pub fn write_credential(&self, name: &str, value: &Value) {

@@ -286,6 +286,7 @@ fn agent(id: AgentId, state: &str, reason: &str, seconds: i64) -> AgentView {
         state: state.into(),
         reason: reason.into(),
         since: Timestamp(NOW.0 - seconds * 1000),
+        until: None,
         session: None,
         container: None,
         credential: Some("login".into()),

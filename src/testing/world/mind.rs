@@ -1,6 +1,6 @@
 //! What an agent's Claude Code does, as far as the outside can tell.
 
-use crate::model::{CallbackId, Screen, SessionId};
+use crate::model::{CallbackId, CredentialId, Screen, SessionId};
 
 /// What it does now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,10 @@ pub struct Mind {
     pub computes: bool,
     /// The dialog that opens at the next start.
     pub dialog_at_start: Option<String>,
+    /// What its instance has: a credential and which edition of its token.
+    pub credential: Option<(CredentialId, u64)>,
+    /// The dialog of the limit opens at the next one; once per process.
+    pub dialog_at_limit: bool,
 }
 
 impl Mind {
@@ -59,6 +63,8 @@ impl Mind {
             stopped: None,
             computes: false,
             dialog_at_start: None,
+            credential: None,
+            dialog_at_limit: false,
         }
     }
 

@@ -12,6 +12,7 @@ mod effects;
 mod git;
 mod lines;
 mod mind;
+mod pool;
 mod queue;
 mod script;
 #[cfg(test)]
@@ -24,13 +25,14 @@ use std::time::Duration;
 pub use behave::Turn;
 pub use git::WorldGit;
 pub use mind::{Doing, Mind};
+pub use pool::{Account, Accounts};
 pub use queue::WorldQueue;
 pub use script::run_script;
-pub use twice::{ACTION_KINDS, Done, EVENT_KINDS, Twice};
+pub use twice::{ACTION_KINDS, Done, EVENT_KINDS, POOL_ACTIONS, POOL_EVENTS, Twice};
 
 use crate::model::{
-    AgentId, CallbackId, Ending, HookAnswer, HookReport, Incarnation, Reply, Request, SessionId,
-    Timestamp,
+    AgentId, CallbackId, Ending, Fault, HookAnswer, HookReport, Incarnation, Reply, Request,
+    SessionId, Timestamp,
 };
 use crate::supervisor::{
     Action, Event, Fleet, FleetPhase, Inventory, Policy, SeenContainer, Supervisor,
@@ -68,6 +70,8 @@ pub struct World {
     pub policy: Policy,
     pub queue: WorldQueue,
     pub git: WorldGit,
+    /// What the credentials are really like. None: the fleet has no pool.
+    pub accounts: Accounts,
     pub minds: BTreeMap<AgentId, Mind>,
     pub containers: BTreeMap<(AgentId, Incarnation), Container>,
     pub outbox: Vec<Waiting>,
@@ -105,6 +109,10 @@ pub struct World {
     /// This daemon has seen an inventory.
     inventoried: bool,
     callbacks: u64,
+    /// Why turns failed, by callback, as their texts would say.
+    faults: BTreeMap<CallbackId, Fault>,
+    /// Of the failure that is just being told.
+    fault: Option<Fault>,
     decisions: u32,
 }
 
@@ -123,6 +131,7 @@ impl World {
             policy,
             queue,
             git: WorldGit::default(),
+            accounts: Accounts::default(),
             minds: agents.into_iter().map(|id| (id, Mind::new())).collect(),
             containers: BTreeMap::new(),
             outbox: Vec::new(),
@@ -148,6 +157,8 @@ impl World {
             inbox: VecDeque::new(),
             inventoried: false,
             callbacks: 0,
+            faults: BTreeMap::new(),
+            fault: None,
             decisions: 0,
         }
     }
@@ -198,6 +209,7 @@ impl World {
             self.decided(actions);
         }
         self.observe(Event::DirectionSeen { present: direction });
+        self.read_pool();
         let inventory = self.inventory();
         self.observe(Event::InventoryTaken(inventory));
     }
@@ -288,6 +300,7 @@ impl World {
             self.done.actions_at_crash.extend(kinds);
             return;
         }
+        self.check_work(&actions);
         for action in actions {
             if let Some(line) = lines::action(&action) {
                 self.trace.push(format!("  > {line}"));

@@ -68,6 +68,7 @@ fn spooled(incarnation: Incarnation, fact: HookFact) -> Event {
             session: None,
             head: None,
             spooled: true,
+            at: None,
             fact,
         },
         fault: None,

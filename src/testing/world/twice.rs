@@ -36,7 +36,8 @@ impl Twice {
 }
 
 /// The kinds of actions; a new one belongs here and into the simulation's scripts.
-pub const ACTION_KINDS: [&str; 18] = [
+pub const ACTION_KINDS: [&str; 19] = [
+    "Examine",
     "Launch",
     "Adopt",
     "EnsurePane",
@@ -77,12 +78,17 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
         Action::Push { .. } => "Push",
         Action::FetchRemote => "FetchRemote",
         Action::Finish { .. } => "Finish",
+        Action::Examine { .. } => "Examine",
+        Action::Lend { .. } => "Lend",
+        Action::Refresh { .. } => "Refresh",
+        Action::CloseDialog { .. } => "CloseDialog",
     }
 }
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 23] = [
+pub const EVENT_KINDS: [&str; 24] = [
+    "Examined",
     "InventoryTaken",
     "EngineAway",
     "EngineBack",
@@ -134,5 +140,23 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::RemoteFetched(_) => "RemoteFetched",
         Event::DirectionSeen { .. } => "DirectionSeen",
         Event::Noticed { .. } => "Noticed",
+        Event::Examined { .. } => "Examined",
+        Event::PoolRead { .. } => "PoolRead",
+        Event::WindowsTold { .. } => "WindowsTold",
+        Event::Lent { .. } => "Lent",
+        Event::LendFailed { .. } => "LendFailed",
+        Event::Refreshed { .. } => "Refreshed",
+        Event::RefreshFailed { .. } => "RefreshFailed",
     }
 }
+
+/// Kinds that only a pool of credentials brings about.
+pub const POOL_ACTIONS: [&str; 3] = ["Lend", "Refresh", "CloseDialog"];
+pub const POOL_EVENTS: [&str; 6] = [
+    "PoolRead",
+    "WindowsTold",
+    "Lent",
+    "LendFailed",
+    "Refreshed",
+    "RefreshFailed",
+];
