@@ -128,7 +128,6 @@ fn setup(tasks: u64) -> Setup {
         scenario: script(),
         files: (1..=WORKERS).map(list).collect(),
         config: json!({"logs": {"level": "debug"}}),
-        ..Setup::default()
     }
 }
 
