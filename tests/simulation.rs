@@ -744,12 +744,6 @@ fn every_action_is_carried_out_twice_and_the_daemon_dies_as_well() {
         ..Manner::PLAIN
     });
     has_met(&ACTION_KINDS, &done.actions_twice);
-    crash_everywhere(Manner {
-        twice: Twice::Every,
-        duplicate: true,
-        away: 1,
-        ..Manner::PLAIN
-    });
 }
 
 #[test]

@@ -191,7 +191,7 @@ mod tests {
     fn what_a_newer_program_wrote_is_refused_only_if_something_would_be_lost() {
         assert_eq!(said(&state(Some(writer("9.0.0", FORMAT)), |_| ())), "read");
         let more = state(Some(writer("9.0.0", FORMAT)), |row| {
-            row["mood"] = json!({"a": 1})
+            row["mood"] = json!({"a": 1});
         });
         assert!(
             said(&more).contains("manager has `mood`"),

@@ -128,7 +128,6 @@ fn setup(tasks: u64) -> Setup {
         scenario: script(),
         files: (1..=WORKERS).map(list).collect(),
         config: json!({"logs": {"level": "debug"}}),
-        ..Setup::default()
     }
 }
 
@@ -204,6 +203,17 @@ fn one_short_life(stage: &Stage, moment: Moment) {
     child.wait().unwrap();
 }
 
+fn killed_at_work(stage: &Stage) {
+    stage.up();
+    stage.until("all workers work", |view| {
+        let at_work = view.agents.iter().filter(|agent| agent.state == "working");
+        at_work.count() == WORKERS as usize || view.tasks.done > 0
+    });
+    let pid = stage.pid();
+    stage.signal("-9", &pid);
+    stage.until_gone(&pid);
+}
+
 #[test]
 fn killed_at_any_moment_nothing_is_lost_and_nothing_done_twice() {
     let kills = from_environment("ORCHESTRATOR_TEST_KILLS").unwrap_or(KILLS);
@@ -218,6 +228,10 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_done_twice() {
     let starts = Starts::follow(&stage);
     let mut moments = Vec::new();
     for number in 0..kills {
+        if number == kills / 3 {
+            // The kills before met launches; those from here on meet work.
+            killed_at_work(&stage);
+        }
         let moment = Moment::of(number, &mut chance);
         moments.push(moment);
         one_short_life(&stage, moment);
