@@ -77,7 +77,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Config(args) => config::run(&context, &args),
         Command::Init(args) => init::run(&args),
         Command::Doctor(args) => doctor::run(&context, &args).await,
-        Command::Demo(args) => demo::run(&args, context.registry()).await,
+        Command::Demo(args) => demo::run(&args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::View(args) => view::run(&context, &args).await,
