@@ -59,6 +59,11 @@ impl SupervisorProcess {
         }
     }
 
+    /// Was it started, and not killed by us since?
+    pub(in crate::cli) fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub(in crate::cli) fn kill(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {

@@ -33,13 +33,15 @@ const FIRST_START: Duration = Duration::from_secs(3600);
 /// To stop the agents and to end.
 const END: Duration = Duration::from_secs(120);
 
+type MakeRepository = Box<dyn FnOnce(&Path) -> std::result::Result<CommitId, SampleError>>;
+
 /// What is put on a stage.
 pub(in crate::cli) struct Setting {
     /// Everything of the stage lies in it: `sample.git`, `config`, `state`.
     pub(in crate::cli) directory: TempDir,
     pub(in crate::cli) project: ProjectId,
     /// Makes the repository at a path.
-    pub(in crate::cli) repository: fn(&Path) -> std::result::Result<CommitId, SampleError>,
+    pub(in crate::cli) repository: MakeRepository,
     pub(in crate::cli) script: Arc<dyn Script>,
     /// Keys put over those of the usual `orchestrator.json`.
     pub(in crate::cli) config: Value,
@@ -59,7 +61,7 @@ impl Setting {
         Ok(Self {
             project: project_name(name, directory.path()),
             directory,
-            repository: sample::create,
+            repository: Box::new(sample::create),
             script,
             config: json!({}),
             arguments: Vec::new(),
