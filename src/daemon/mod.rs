@@ -14,6 +14,7 @@ mod handle;
 mod house;
 mod lists;
 mod logbook;
+mod panes;
 mod paths;
 mod prepare;
 mod queue_actions;

@@ -19,6 +19,7 @@ use super::error::DaemonError;
 use super::handle::{DriverHandle, INPUTS, Input};
 use super::house::House;
 use super::lists::TaskLists;
+use super::panes::keep_panes;
 use super::paths::FleetPaths;
 use super::prepare::{agents, build_house, load_supervisor};
 use super::queue_actions::QueueActions;
@@ -251,6 +252,7 @@ fn start_watchers(
     tracker: &TaskTracker,
 ) -> Watchers {
     tracker.spawn(find_missed_ends(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(keep_panes(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(follow_engine(
         house.clone(),
         driver.clone(),

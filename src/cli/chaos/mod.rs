@@ -170,8 +170,8 @@ async fn set(
     // and again would be right to, and is tested elsewhere.
     setting.config = json!({
         "workerCount": args.workers,
-        "restart": {"burst": 10_000, "maximumBackoff": "5s"},
-        "tasks": {"attempts": 10_000},
+        "restart": {"burst": 1000, "maximumBackoff": "5s"},
+        "tasks": {"attempts": 100},
     });
     let stage = Stage::set(setting).await?;
     Ok(Set {
