@@ -79,14 +79,17 @@ pub fn decode(bytes: &[u8]) -> Result<&str, NotText> {
 /// The checklist items of `text`. Never fails: a text without any gives no items and the reason.
 pub fn parse(text: &str) -> ParsedList {
     if text.len() > MAX_LIST_BYTES {
-        return ParsedList {
-            items: Vec::new(),
-            reason: Some(format!(
-                "the list has {} bytes; at most {MAX_LIST_BYTES} are read",
-                text.len()
-            )),
-            unread: true,
-        };
+        return unread(format!(
+            "the list has {} bytes; at most {MAX_LIST_BYTES} are read",
+            text.len()
+        ));
+    }
+    // Somebody is in the middle of a merge: both sides stand there, and the marks between them would
+    // become part of an item, which would then be another one.
+    if let Some(line) = conflict_mark(text) {
+        return unread(format!(
+            "the list has a conflict in line {line}; it is read again when that is resolved"
+        ));
     }
     // The parser knows no byte order mark and would not see a list in the first line.
     let start = if text.starts_with('\u{FEFF}') { 3 } else { 0 };
@@ -122,6 +125,24 @@ pub fn parse(text: &str) -> ParsedList {
         reason,
         unread: false,
     }
+}
+
+fn unread(reason: String) -> ParsedList {
+    ParsedList {
+        items: Vec::new(),
+        reason: Some(reason),
+        unread: true,
+    }
+}
+
+/// The line, from 1, where a conflict begins that git wrote into the text.
+fn conflict_mark(text: &str) -> Option<usize> {
+    let mut lines = text.lines().enumerate();
+    let (number, _) = lines.find(|(_, line)| line.starts_with("<<<<<<< "))?;
+    lines.find(|(_, line)| *line == "=======")?;
+    lines
+        .any(|(_, line)| line.starts_with(">>>>>>> "))
+        .then_some(number + 1)
 }
 
 /// Which byte ticks an item.
