@@ -53,6 +53,8 @@ pub struct ParsedList {
     pub reason: Option<String>,
     /// The text was not read at all; it says nothing about items being gone.
     pub unread: bool,
+    /// It is unread because a merge is under way in it: most often for seconds, in a checkout.
+    pub in_conflict: bool,
 }
 
 impl ParsedList {
@@ -87,9 +89,11 @@ pub fn parse(text: &str) -> ParsedList {
     // Somebody is in the middle of a merge: both sides stand there, and the marks between them would
     // become part of an item, which would then be another one.
     if let Some(line) = conflict_mark(text) {
-        return unread(format!(
+        let mut list = unread(format!(
             "the list has a conflict in line {line}; it is read again when that is resolved"
         ));
+        list.in_conflict = true;
+        return list;
     }
     // The parser knows no byte order mark and would not see a list in the first line.
     let start = if text.starts_with('\u{FEFF}') { 3 } else { 0 };
@@ -124,6 +128,7 @@ pub fn parse(text: &str) -> ParsedList {
         items,
         reason,
         unread: false,
+        in_conflict: false,
     }
 }
 
@@ -132,6 +137,7 @@ fn unread(reason: String) -> ParsedList {
         items: Vec::new(),
         reason: Some(reason),
         unread: true,
+        in_conflict: false,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::error::Result;
 use super::super::{Error, Exit, output};
+use crate::config::CLAUDE_VERSION;
 use crate::runtime::docker::DockerRuntime;
 
 /// Names the directory of the own engine; we run in its network already.
@@ -189,7 +190,8 @@ impl OwnEngine {
             docker
         };
         let listed = machines()
-            .args(["image", "ls", "--filter", "reference=orchestrator-agent"])
+            .args(["image", "ls", "--filter"])
+            .arg(format!("reference=orchestrator-agent:{CLAUDE_VERSION}-*"))
             .args(["--format", "{{.Repository}}:{{.Tag}}"])
             .output()
             .map_err(|error| Error::io("cannot run `docker`", &error))?;

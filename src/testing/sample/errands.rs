@@ -33,16 +33,20 @@ const WITH_PATIENCE: &str = "for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1
 
 const LOOK: &str = "git log --oneline -1; git status --short | head -5; sleep 0.3";
 
-const RUN: &str = "{ mkdir -p errands && echo {{id}} >> errands/{{id}}.txt; }";
+/// A Claude Code that is killed and resumed does its last command once more, by itself: what is there
+/// and not committed was made by this very turn.
+const RUN: &str = "{ [ -n \"$(git status --short -- errands/{{id}}.txt)\" ] \
+     || { mkdir -p errands && echo {{id}} >> errands/{{id}}.txt; }; }";
 
-const SIGN: &str = "{ echo {{id}} >> register.txt; }";
+const SIGN: &str = "{ git add -AN . ; git diff HEAD -- register.txt | grep -qx '+'{{id}} \
+     || echo {{id}} >> register.txt; }";
 
 const CHECK: &str = "sleep 0.4; cat errands/{{id}}.txt";
 
-/// From the second attempt on it may have been made in spite of an error.
-const COMMIT: &str = "{ { [ $try -gt 1 ] && [ \"$(git log -1 --format=%s)\" = 'errand '{{id}} ]; } \
-     || { git add -A -- errands register.txt 2>/dev/null || git add -A -- errands; } \
-     && git commit -q -m 'errand '{{id}} || [ \"$(git log -1 --format=%s)\" = 'errand '{{id}} ]; }";
+const COMMIT: &str = "{ git add -A -- errands \
+     && { [ ! -e register.txt ] || git add -- register.txt; } \
+     && { git diff --cached --quiet -- errands register.txt \
+     || git commit -q -m 'errand '{{id}}; }; }";
 
 /// What an interrupted agent does first: is it done? If not, what is half done is taken back.
 const LOOK_AGAIN: &str = "if git log --format=%s | grep -qx 'errand '{{id}}; then echo 'state: done'; \
@@ -199,6 +203,34 @@ mod tests {
             assert_eq!(log.matches(&errand_subject("w1-1")).count(), 2, "{log}");
             assert_eq!(git(path, &["status", "--short"]), "");
         }
+    }
+
+    #[test]
+    fn a_command_that_is_repeated_changes_nothing() {
+        let directory = checkout();
+        let path = directory.path();
+        for signs in [false, true] {
+            let id = if signs { "w1-2" } else { "w1-1" };
+            for step in run_steps(signs) {
+                let Step::Bash { command, .. } = step else {
+                    continue;
+                };
+                for _ in 0..2 {
+                    let command = command.replace("{{id}}", id);
+                    let ran = Command::new("bash")
+                        .args(["-c", &command])
+                        .current_dir(path)
+                        .output()
+                        .unwrap();
+                    assert!(ran.status.success(), "{command}: {ran:?}");
+                }
+            }
+            let own = std::fs::read_to_string(path.join(format!("errands/{id}.txt"))).unwrap();
+            assert_eq!(own, format!("{id}\n"));
+        }
+        let register = std::fs::read_to_string(path.join(REGISTER)).unwrap();
+        assert_eq!(register, "w1-2\n");
+        assert_eq!(git(path, &["log", "--format=%s"]).lines().count(), 3);
     }
 
     #[test]
