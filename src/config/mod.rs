@@ -29,6 +29,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use file::FILE_NAME;
+pub use keys::CLAUDE_VERSION;
 pub use problem::{Origin, Place, Problem, Problems};
 pub use repository::redact as redact_url;
 pub use schema::{markdown_table, schema};

@@ -12,6 +12,7 @@
 mod support;
 
 mod bad_input;
+mod chaos;
 mod demo;
 mod endings;
 mod fleet;
