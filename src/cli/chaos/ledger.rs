@@ -1,6 +1,6 @@
 //! The errands handed out, and what became of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -22,6 +22,8 @@ const AT_A_TIME: usize = 2;
 /// What was handed out, by worker.
 pub(super) struct Ledger {
     handed_out: BTreeMap<u32, Vec<Errand>>,
+    /// How often a line had to be added again: see [`Ledger::put_back`].
+    pub(super) put_back: usize,
 }
 
 struct Errand {
@@ -41,7 +43,10 @@ pub(super) struct Outcome {
 impl Ledger {
     pub(super) fn new(workers: u32) -> Self {
         let handed_out = (1..=workers).map(|worker| (worker, Vec::new())).collect();
-        Self { handed_out }
+        Self {
+            handed_out,
+            put_back: 0,
+        }
     }
 
     pub(super) fn total(&self) -> usize {
@@ -82,12 +87,35 @@ impl Ledger {
                 continue;
             }
             let lines = self.more(worker, dice);
-            let path = directory.join(sample::list_file(worker));
-            fs::OpenOptions::new()
-                .append(true)
-                .open(&path)
-                .and_then(|mut list| list.write_all(lines.as_bytes()))
-                .map_err(|error| Error::io(format!("cannot add to {}", path.display()), &error))?;
+            append(directory, worker, &lines)?;
+        }
+        Ok(())
+    }
+
+    /// Adds once more what is in no list although it was added. The lists lie in the manager's
+    /// checkout, and a `git merge` that fails there puts back the files as it found them (it resets
+    /// them and applies a stash): a line that somebody adds in that tenth of a second is gone, as it
+    /// is for a person. Counted, because it must stay rare.
+    pub(super) fn put_back(&mut self, directory: &Path) -> Result<()> {
+        for (worker, errands) in &self.handed_out {
+            let path = directory.join(sample::list_file(*worker));
+            let text = fs::read_to_string(&path)
+                .map_err(|error| Error::io(format!("cannot read {}", path.display()), &error))?;
+            let list = tasklist::parse(&text);
+            if list.unread {
+                continue;
+            }
+            let there: BTreeSet<&str> = list.items.iter().map(|item| item.text.as_str()).collect();
+            let gone: Vec<&str> = errands
+                .iter()
+                .map(|errand| errand.line.as_str())
+                .filter(|line| !there.contains(line))
+                .collect();
+            self.put_back += gone.len();
+            let lines: String = gone.iter().map(|line| format!("- [ ] {line}\n")).collect();
+            if !lines.is_empty() {
+                append(directory, *worker, &lines)?;
+            }
         }
         Ok(())
     }
@@ -133,6 +161,15 @@ impl Ledger {
         }
         outcome
     }
+}
+
+fn append(directory: &Path, worker: u32, lines: &str) -> Result<()> {
+    let path = directory.join(sample::list_file(worker));
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .and_then(|mut list| list.write_all(lines.as_bytes()))
+        .map_err(|error| Error::io(format!("cannot add to {}", path.display()), &error))
 }
 
 fn count(lines: &[String], wanted: &str) -> usize {
@@ -233,6 +270,26 @@ mod tests {
             items.iter().map(|item| &item.text).collect::<Vec<_>>(),
             lines
         );
+    }
+
+    #[test]
+    fn what_is_gone_from_a_list_is_put_back_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::new(1);
+        let files = ledger.first_lists(&mut Dice::new(1));
+        let path = directory.path().join(&files[0].0);
+        let short: String = files[0]
+            .1
+            .lines()
+            .take(3)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        fs::write(&path, &short).unwrap();
+        for _ in 0..2 {
+            ledger.put_back(directory.path()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), files[0].1);
+        }
+        assert_eq!(ledger.put_back, 1);
     }
 
     #[test]

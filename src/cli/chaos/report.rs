@@ -31,6 +31,8 @@ pub(super) struct Report {
     pub(super) rounds: u32,
     pub(super) seconds: f64,
     pub(super) errands: usize,
+    /// Lines of lists that a merge in the manager's checkout took away and that were added again.
+    pub(super) put_back: usize,
     pub(super) lost: Vec<String>,
     pub(super) doubled: Vec<String>,
     /// Everything that must not be.
@@ -118,6 +120,13 @@ impl Report {
             self.restarts.values().sum::<u32>(),
             self.model_requests,
         );
+        if self.put_back > 0 {
+            let _ = writeln!(
+                text,
+                "{} lines added to a task list were overwritten by a merge in that checkout and added again",
+                self.put_back
+            );
+        }
         for violation in &self.violations {
             let _ = writeln!(text, "FAIL {violation}");
         }

@@ -15,7 +15,8 @@ use super::ledger::{Found, Ledger, Outcome};
 use super::report::{Happened, Report, summarise};
 use super::watcher::{LOOK, Watcher};
 use super::{ChaosArgs, Set};
-use crate::model::view::FleetView;
+use crate::model::AgentId;
+use crate::model::view::{AgentView, FleetView};
 use crate::ports::Runtime as _;
 
 /// Before a fault, while work goes on.
@@ -23,6 +24,12 @@ const WAIT: Duration = Duration::from_secs(3);
 
 /// Between two faults of one round.
 const BETWEEN: Duration = Duration::from_millis(1500);
+
+/// Between two looks for lines that are gone from their lists.
+const PUT_BACK: Duration = Duration::from_secs(5);
+
+/// For what the supervisor writes when everything is done.
+const LAST_TICKS: Duration = Duration::from_secs(20);
 
 /// The record of the model's requests kept as evidence.
 const REQUESTS: usize = 400;
@@ -42,6 +49,7 @@ pub(super) struct Rounds {
     watcher: Watcher,
     started: Instant,
     played: u32,
+    handing_out: bool,
     happened: Vec<Happened>,
     outcome: Outcome,
     violations: Vec<String>,
@@ -65,6 +73,7 @@ impl Rounds {
             watcher,
             started: Instant::now(),
             played: 0,
+            handing_out: true,
             happened: Vec::new(),
             outcome: Outcome::default(),
             violations: Vec::new(),
@@ -76,7 +85,7 @@ impl Rounds {
         if let Err(error) = self.all().await {
             self.violations.push(error.render().trim_end().to_owned());
         }
-        if let Err(error) = self.compare() {
+        if let Err(error) = self.compare_in_the_end().await {
             self.violations.push(error.render().trim_end().to_owned());
         }
         self.look_for_what_must_not_be();
@@ -98,11 +107,12 @@ impl Rounds {
                 return Ok(());
             }
         }
+        self.handing_out = false;
         output::say("no more faults; waiting until everything is done");
         let total = self.ledger.total();
         let of: Vec<(u32, usize)> = (1..=self.workers)
             .map(|worker| {
-                let agent = crate::model::AgentId::worker(worker);
+                let agent = AgentId::worker(worker);
                 (worker, self.ledger.of(&agent))
             })
             .collect();
@@ -116,16 +126,11 @@ impl Rounds {
     async fn round(&mut self) -> Result<()> {
         let view = self
             .until("somebody works", |view| {
-                let busy = |agent: &crate::model::view::AgentView| agent.state == "working";
+                let busy = |agent: &AgentView| agent.state == "working" && agent.task.is_some();
                 view.agents.iter().any(busy)
             })
-            .await;
-        // Everything may be done: then there is more to do.
+            .await?;
         let lists = self.lists();
-        let view = match view {
-            Ok(view) => view,
-            Err(error) => return Err(error),
-        };
         self.ledger.top_up(&lists, &view, &mut self.dice)?;
         let wait = self.dice.between(Duration::ZERO, WAIT);
         tokio::time::sleep(wait).await;
@@ -156,11 +161,7 @@ impl Rounds {
     }
 
     fn tell(&self, blow: &Blow) {
-        let targets: Vec<&str> = blow
-            .targets
-            .iter()
-            .map(crate::model::AgentId::as_str)
-            .collect();
+        let targets: Vec<&str> = blow.targets.iter().map(AgentId::as_str).collect();
         let whom = if blow.fault.hits_one() {
             targets.join(", ")
         } else {
@@ -237,16 +238,22 @@ impl Rounds {
         wanted: impl Fn(&FleetView) -> bool,
     ) -> Result<FleetView> {
         let since = Instant::now();
-        let mut topped_up = false;
+        let mut put_back = Instant::now();
         loop {
             if let Some(view) = self.watcher.view_since(since) {
                 if wanted(&view) {
                     return Ok(view);
                 }
-                if self.played > 0 && self.played < self.wanted && !topped_up {
-                    topped_up = true;
+                // Nobody works: there is more to do, or what there was is gone.
+                if self.played > 0 && put_back.elapsed() > PUT_BACK {
+                    put_back = Instant::now();
                     let lists = self.lists();
-                    self.ledger.top_up(&lists, &view, &mut self.dice)?;
+                    if self.resting(&view) {
+                        self.ledger.put_back(&lists)?;
+                    }
+                    if self.handing_out {
+                        self.ledger.top_up(&lists, &view, &mut self.dice)?;
+                    }
                 }
             }
             if since.elapsed() > self.limit {
@@ -254,6 +261,12 @@ impl Rounds {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Nobody works, and nobody will: nothing waits.
+    fn resting(&self, view: &FleetView) -> bool {
+        let rests = |agent: &AgentView| agent.state == "idle" && agent.queued == 0;
+        view.agents.iter().all(rests) && view.tasks.available + view.tasks.claimed == 0
     }
 
     fn never(&self, what: &str) -> Error {
@@ -283,7 +296,22 @@ impl Rounds {
             .join("agents/manager/checkout")
     }
 
-    /// What was found in the end against what was handed out.
+    /// The last ticks come a moment after the last push.
+    async fn compare_in_the_end(&mut self) -> Result<()> {
+        let deadline = Instant::now() + LAST_TICKS;
+        let all_well = self.violations.is_empty();
+        loop {
+            self.compare()?;
+            if self.outcome.lost.is_empty() || !all_well || Instant::now() > deadline {
+                return Ok(());
+            }
+            let lists = self.lists();
+            self.ledger.put_back(&lists)?;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What was found against what was handed out.
     fn compare(&mut self) -> Result<()> {
         let found = Found::read(&self.stage.repository(), &self.lists(), self.workers)?;
         self.outcome = self.ledger.compare(&found);
@@ -334,6 +362,7 @@ impl Rounds {
             rounds: self.played,
             seconds: self.started.elapsed().as_secs_f64(),
             errands: self.ledger.total(),
+            put_back: self.ledger.put_back,
             lost,
             doubled,
             violations,
@@ -452,7 +481,7 @@ fn take_off_the_disk(state: &std::path::Path, tools: &mut Tools) -> Result<()> {
 /// Everything handed out is done, merged and pushed, and everybody rests.
 fn is_done(view: &FleetView, handed_out: &[(u32, usize)]) -> bool {
     let all = handed_out.iter().all(|(worker, count)| {
-        let agent = crate::model::AgentId::worker(*worker);
+        let agent = AgentId::worker(*worker);
         let found = view.agents.iter().find(|found| found.id == agent);
         found.is_some_and(|found| found.tasks_done as usize >= *count)
     });

@@ -35,7 +35,7 @@ const LOOK: &str = "git log --oneline -1; git status --short | head -5; sleep 0.
 
 /// A Claude Code that is killed and resumed does its last command once more, by itself: what is there
 /// and not committed was made by this very turn.
-const RUN: &str = "{ [ -n \"$(git status --short -- errands/{{id}}.txt)\" ] \
+const RUN: &str = "{ { [ -s errands/{{id}}.txt ] && [ -n \"$(git status --short -- errands/{{id}}.txt)\" ]; } \
      || { mkdir -p errands && echo {{id}} >> errands/{{id}}.txt; }; }";
 
 const SIGN: &str = "{ git add -AN . ; git diff HEAD -- register.txt | grep -qx '+'{{id}} \
