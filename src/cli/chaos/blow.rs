@@ -275,6 +275,8 @@ fn targets(fault: Fault, view: &FleetView, dice: &mut Dice) -> Vec<AgentId> {
     if !fault.hits_one() {
         return view.agents.iter().map(|agent| agent.id.clone()).collect();
     }
+    // Thrown in any case: the throws after it are the same whoever works.
+    let any = dice.one_in(6);
     let present = |agent: &&AgentView| agent.container.is_some();
     let busy: Vec<&AgentView> = view
         .agents
@@ -283,11 +285,7 @@ fn targets(fault: Fault, view: &FleetView, dice: &mut Dice) -> Vec<AgentId> {
         .filter(present)
         .collect();
     let all: Vec<&AgentView> = view.agents.iter().filter(present).collect();
-    let from = if busy.is_empty() || dice.one_in(6) {
-        &all
-    } else {
-        &busy
-    };
+    let from = if any || busy.is_empty() { &all } else { &busy };
     let chosen = dice.pick(from).map(|agent| agent.id.clone());
     chosen.into_iter().collect()
 }

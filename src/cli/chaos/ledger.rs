@@ -112,7 +112,9 @@ impl Ledger {
                 .filter(|line| !there.contains(line))
                 .collect();
             self.put_back += gone.len();
-            let lines: String = gone.iter().map(|line| format!("- [ ] {line}\n")).collect();
+            let lines = gone
+                .iter()
+                .fold(String::new(), |lines, line| lines + &open_item(line));
             if !lines.is_empty() {
                 append(directory, *worker, &lines)?;
             }
@@ -127,7 +129,7 @@ impl Ledger {
             let id = format!("w{worker}-{}", errands.len() + 1);
             let signs = dice.one_in(4);
             let line = sample::errand(&id, signs);
-            lines.push_str(&format!("- [ ] {line}\n"));
+            lines.push_str(&open_item(&line));
             errands.push(Errand { id, line, signs });
         }
         lines
@@ -161,6 +163,10 @@ impl Ledger {
         }
         outcome
     }
+}
+
+fn open_item(line: &str) -> String {
+    format!("- [ ] {line}\n")
 }
 
 fn append(directory: &Path, worker: u32, lines: &str) -> Result<()> {
@@ -278,16 +284,12 @@ mod tests {
         let mut ledger = Ledger::new(1);
         let files = ledger.first_lists(&mut Dice::new(1));
         let path = directory.path().join(&files[0].0);
-        let short: String = files[0]
-            .1
-            .lines()
-            .take(3)
-            .map(|line| format!("{line}\n"))
-            .collect();
-        fs::write(&path, &short).unwrap();
+        let whole = &files[0].1;
+        let short = &whole[..=whole.trim_end().rfind('\n').unwrap()];
+        fs::write(&path, short).unwrap();
         for _ in 0..2 {
             ledger.put_back(directory.path()).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), files[0].1);
+            assert_eq!(&fs::read_to_string(&path).unwrap(), whole);
         }
         assert_eq!(ledger.put_back, 1);
     }

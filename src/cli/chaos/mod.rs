@@ -134,6 +134,7 @@ fn a_seed() -> u64 {
 struct Set {
     seed: u64,
     dice: Dice,
+    errands: Dice,
     stage: Stage,
     tools: Tools,
     ledger: Ledger,
@@ -145,7 +146,8 @@ async fn set(
     faults: &[Fault],
     inside: Option<PathBuf>,
 ) -> Result<Set> {
-    let mut dice = Dice::new(seed);
+    // Errands have dice of their own: how many are handed out depends on how fast agents work.
+    let mut errands = Dice::new(seed.wrapping_add(1));
     let engine = match inside {
         Some(directory) => Some(OwnEngine::set(directory).await?),
         None => None,
@@ -164,7 +166,7 @@ async fn set(
     let clock = setting.directory.path().join("clock-offset");
     setting.arguments = vec![format!("--clock-offset-file={}", clock.display())];
     let mut ledger = Ledger::new(args.workers);
-    let lists = ledger.first_lists(&mut dice);
+    let lists = ledger.first_lists(&mut errands);
     setting.repository = Box::new(move |path| sample::create_without_direction(path, &lists));
     // Faults come far more often than in life: what gives up on an agent or a task that fails again
     // and again would be right to, and is tested elsewhere.
@@ -176,7 +178,8 @@ async fn set(
     let stage = Stage::set(setting).await?;
     Ok(Set {
         seed,
-        dice,
+        dice: Dice::new(seed),
+        errands,
         stage,
         tools: Tools {
             disk,

@@ -43,6 +43,7 @@ pub(super) struct Rounds {
     faults: Vec<Fault>,
     bag: Vec<Fault>,
     dice: Dice,
+    errands: Dice,
     stage: Stage,
     tools: Tools,
     ledger: Ledger,
@@ -67,6 +68,7 @@ impl Rounds {
             faults,
             bag: Vec::new(),
             dice: set.dice,
+            errands: set.errands,
             stage: set.stage,
             tools: set.tools,
             ledger: set.ledger,
@@ -131,7 +133,7 @@ impl Rounds {
             })
             .await?;
         let lists = self.lists();
-        self.ledger.top_up(&lists, &view, &mut self.dice)?;
+        self.ledger.top_up(&lists, &view, &mut self.errands)?;
         let wait = self.dice.between(Duration::ZERO, WAIT);
         tokio::time::sleep(wait).await;
         let drawn = fault::draw(&mut self.dice, &self.faults, &mut self.bag);
@@ -248,11 +250,11 @@ impl Rounds {
                 if self.played > 0 && put_back.elapsed() > PUT_BACK {
                     put_back = Instant::now();
                     let lists = self.lists();
-                    if self.resting(&view) {
+                    if resting(&view) {
                         self.ledger.put_back(&lists)?;
                     }
                     if self.handing_out {
-                        self.ledger.top_up(&lists, &view, &mut self.dice)?;
+                        self.ledger.top_up(&lists, &view, &mut self.errands)?;
                     }
                 }
             }
@@ -261,12 +263,6 @@ impl Rounds {
             }
             tokio::time::sleep(LOOK).await;
         }
-    }
-
-    /// Nobody works, and nobody will: nothing waits.
-    fn resting(&self, view: &FleetView) -> bool {
-        let rests = |agent: &AgentView| agent.state == "idle" && agent.queued == 0;
-        view.agents.iter().all(rests) && view.tasks.available + view.tasks.claimed == 0
     }
 
     fn never(&self, what: &str) -> Error {
@@ -476,6 +472,12 @@ fn take_off_the_disk(state: &std::path::Path, tools: &mut Tools) -> Result<()> {
     fs::remove_dir(state)
         .and_then(|()| fs::rename(&copy, state))
         .map_err(|error| Error::io("cannot keep the state", &error))
+}
+
+/// Nobody works, and nobody will: nothing waits.
+fn resting(view: &FleetView) -> bool {
+    let rests = |agent: &AgentView| agent.state == "idle" && agent.queued == 0;
+    view.agents.iter().all(rests) && view.tasks.available + view.tasks.claimed == 0
 }
 
 /// Everything handed out is done, merged and pushed, and everybody rests.

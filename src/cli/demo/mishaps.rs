@@ -51,7 +51,7 @@ struct Killed {
     agent: AgentId,
     before: AgentView,
     at: Instant,
-    killed_at: Timestamp,
+    since: Timestamp,
 }
 
 /// The supervisor was killed and is there again.
@@ -184,7 +184,7 @@ async fn kill_container(stage: &Stage, view: &FleetView) -> Result<Option<Killed
         agent: victim,
         before: agent.clone(),
         at: Instant::now(),
-        killed_at: now(),
+        since: now(),
     }))
 }
 
@@ -194,12 +194,12 @@ impl Killed {
         let agent = view.agents.iter().find(|agent| agent.id == self.agent)?;
         let back = agent.incarnation > self.before.incarnation && agent.container.is_some();
         let asked = turns_of(stage, agent.session.as_ref())
-            .find(|record| record.at > self.killed_at)?
+            .find(|record| record.at > self.since)?
             .at;
         if !back {
             return None;
         }
-        let took = asked.since(self.killed_at).as_secs_f64();
+        let took = asked.since(self.since).as_secs_f64();
         let same = agent.session == self.before.session;
         Some(Mishap {
             what: CONTAINER,
