@@ -211,6 +211,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         state: "idle".into(),
         reason: "nothing to do".into(),
         since: Timestamp(0),
+        until: None,
         session: None,
         container: None,
         credential: None,
@@ -242,6 +243,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         push_problem: None,
         tmux_socket: format!("orchestrator-{project}"),
         task_list_directory: state.display().to_string(),
+        credentials: Vec::new(),
         agents: vec![
             agent(AgentId::manager(), Role::Manager),
             agent(AgentId::worker(1), Role::Worker),
@@ -266,6 +268,7 @@ fn help_teaches_with_examples_and_lists_the_exit_codes() {
         "status",
         "attach",
         "logs",
+        "credentials",
         "restart",
         "plan",
         "fetch",

@@ -63,7 +63,8 @@ fn every_example_loads_without_problems_or_warnings_and_so_do_its_credentials() 
         let loaded = config::load(&directory, &inputs())
             .unwrap_or_else(|problems| panic!("{}:\n{problems}", directory.display()));
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-        let pool = credentials::load_pool(&loaded.config.claude_configs, NOW);
+        let logins = credentials::Logins::new(&copied.path().join("state"));
+        let pool = credentials::load_pool(&loaded.config.claude_configs, NOW, &logins);
         assert!(pool.problems.is_empty(), "{:?}", pool.problems);
         let files = fs::read_dir(directory.join("credentials")).unwrap().count();
         assert_eq!(pool.credentials.len(), files, "{}", directory.display());

@@ -4,14 +4,16 @@
 
 use std::time::Duration;
 
-use orchestrator::model::{AgentId, Ending, Request, TaskStatus};
+use orchestrator::model::{
+    AgentId, CredentialId, Ending, Request, TaskStatus, Timestamp, Window, Windows,
+};
 use orchestrator::supervisor::{Policy, PushOutcome};
-use orchestrator::testing::world::{Turn, World};
+use orchestrator::testing::world::{Account, Turn, World};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 /// After faults stop, this much simulated time must be enough for everything.
-const BOUND: Duration = Duration::from_secs(2 * 3600);
+const BOUND: Duration = Duration::from_secs(8 * 3600);
 
 /// What may happen, in any order; what does not apply is skipped.
 #[derive(Clone, Debug)]
@@ -47,6 +49,23 @@ enum Step {
     Detach,
     Tick(u64),
     OneEffect,
+    /// Credential, seconds, whether the text tells the end.
+    Spent(usize, u64, bool),
+    Windows(u32, u32),
+    Revoked(usize),
+    Unpaid(usize),
+    RefreshFails(usize),
+    Removed(usize),
+    NewFile(usize),
+    Retry(usize),
+    LimitDialog(u32),
+}
+
+/// Two subscriptions, a login that is renewed, and a key.
+const POOL: [&str; 4] = ["a", "b", "login:l", "key:k"];
+
+fn credential(place: usize) -> CredentialId {
+    Account::named(POOL[place % POOL.len()]).0
 }
 
 /// Agent 0 is the manager.
@@ -123,6 +142,57 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
         }
         Step::Tick(seconds) => world.advance(Duration::from_secs(seconds)),
         Step::OneEffect => drop(world.step()),
+        Step::Spent(..)
+        | Step::Windows(..)
+        | Step::Revoked(_)
+        | Step::Unpaid(_)
+        | Step::RefreshFails(_)
+        | Step::Removed(_)
+        | Step::NewFile(_)
+        | Step::Retry(_)
+        | Step::LimitDialog(_) => to_the_pool(world, step),
+    }
+}
+
+fn to_the_pool(world: &mut World, step: &Step) {
+    let mut account = |place: usize, change: fn(&mut Account)| {
+        if let Some(account) = world.accounts.get_mut(&credential(place)) {
+            change(account);
+        }
+    };
+    match *step {
+        Step::Revoked(place) => account(place, |one| one.accepted = one.token + 1),
+        Step::Unpaid(place) => account(place, |one| one.unpaid = true),
+        Step::RefreshFails(place) => account(place, |one| one.refresh_faults += 1),
+        Step::Removed(place) => {
+            account(place, |one| one.there = false);
+            world.read_pool();
+        }
+        Step::Spent(place, seconds, tells) => {
+            world.limit(&credential(place), Duration::from_secs(seconds), tells);
+        }
+        Step::NewFile(place) => drop(world.new_file(&credential(place))),
+        Step::Retry(place) => {
+            let credential = credential(place);
+            world.request(Request::RetryCredential { credential });
+        }
+        Step::Windows(n, used) => {
+            let window = |seconds| Window {
+                used_percent: f64::from(used),
+                resets_at: Timestamp(seconds * 1000),
+            };
+            let windows = Windows {
+                five_hour: Some(window(5 * 3600)),
+                seven_day: Some(window(7 * 24 * 3600 + i64::from(used))),
+            };
+            world.tells_windows(&agent(n), windows);
+        }
+        Step::LimitDialog(n) => {
+            if let Some(mind) = world.minds.get_mut(&agent(n)) {
+                mind.dialog_at_limit = true;
+            }
+        }
+        _ => {}
     }
 }
 
@@ -136,9 +206,22 @@ fn comes_to_rest(world: &mut World) -> Result<(), String> {
     if !world.engine_up {
         world.engine(true);
     }
-    // A person restarts whoever was given up.
+    // A person restarts whoever was given up, and mends every credential.
     if !world.up() {
         world.start_daemon(true);
+    }
+    let mended: Vec<CredentialId> = world.accounts.keys().cloned().collect();
+    for credential in mended {
+        let broken = world.accounts.get(&credential).is_some_and(|one| {
+            !one.there
+                || one.unpaid
+                || one.dead
+                || (one.accepted > one.token && !one.info.refreshable)
+        });
+        if broken {
+            world.new_file(&credential);
+        }
+        world.request(Request::RetryCredential { credential });
     }
     let given_up: Vec<AgentId> = world
         .fleet()
@@ -169,6 +252,121 @@ fn world(workers: u32) -> World {
         workers,
         ..Policy::default()
     })
+}
+
+/// So many credentials of the pool; the login is renewed in a while.
+fn with_credentials(mut world: World, count: usize) -> World {
+    world
+        .accounts
+        .extend(POOL.iter().take(count).map(|name| Account::named(name)));
+    if let Some(login) = world.accounts.get_mut(&credential(2)) {
+        login.info.expires_at = Some(world.now + Duration::from_secs(1900));
+    }
+    world
+}
+
+/// Those with a pool of credentials.
+fn pool_scripts() -> Vec<(&'static str, Vec<Step>)> {
+    use Step::{
+        AddTask, Boot, DaemonStarts, Dies, LimitDialog, NewFile, RefreshFails, Removed, Retry,
+        Revoked, Spent, Tick, TurnEnds, TurnFails, Types, Unpaid, Windows,
+    };
+    let with = |more: Vec<Step>| {
+        let mut all = vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
+        all.extend([AddTask(1), AddTask(2), Tick(1)]);
+        all.extend(more);
+        all
+    };
+    vec![
+        (
+            "one is spent",
+            with(vec![
+                Spent(0, 400, true),
+                Spent(1, 500, false),
+                LimitDialog(1),
+                TurnEnds(1),
+                TurnEnds(2),
+                TurnEnds(0),
+                Tick(3),
+                TurnEnds(1),
+                TurnEnds(2),
+                Types(1),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "all are spent",
+            with(vec![
+                Spent(0, 500, true),
+                Spent(1, 400, true),
+                Spent(2, 300, false),
+                Spent(3, 100, true),
+                TurnEnds(1),
+                TurnEnds(2),
+                Tick(3),
+                TurnEnds(1),
+                TurnEnds(2),
+                Tick(3),
+                TurnEnds(1),
+                TurnEnds(2),
+                Tick(3),
+                TurnEnds(1),
+                TurnEnds(2),
+                Tick(350),
+                TurnEnds(1),
+                Tick(200),
+            ]),
+        ),
+        (
+            "a login is renewed and dies",
+            with(vec![
+                RefreshFails(2),
+                Tick(110),
+                Tick(70),
+                Revoked(2),
+                TurnEnds(1),
+                TurnEnds(2),
+                Tick(1),
+                Dies(2, 137),
+                Tick(1),
+                Boot(2),
+                Tick(1),
+                TurnEnds(1),
+                TurnEnds(2),
+            ]),
+        ),
+        (
+            "near the limit",
+            with(vec![
+                Windows(1, 30),
+                Windows(1, 96),
+                Tick(3),
+                Windows(2, 97),
+                Tick(400),
+                TurnEnds(1),
+                AddTask(1),
+                TurnEnds(2),
+            ]),
+        ),
+        (
+            "files come and go",
+            with(vec![
+                Removed(0),
+                Tick(3),
+                TurnFails(1, "rate_limit"),
+                Unpaid(1),
+                TurnEnds(2),
+                Tick(3),
+                NewFile(0),
+                Retry(1),
+                Tick(70),
+                TurnEnds(1),
+                TurnFails(2, "model_not_found"),
+                Tick(3),
+                TurnEnds(2),
+            ]),
+        ),
+    ]
 }
 
 /// The scripts of the crash simulation.
@@ -278,11 +476,13 @@ struct Manner {
     away: usize,
     duplicate: bool,
     hasty: bool,
+    /// How many there are in the pool.
+    credentials: usize,
 }
 
 /// Plays a script with the daemon dying at crash point `at`. Returns how many points there were.
 fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> u64 {
-    let mut world = world(2);
+    let mut world = with_credentials(world(2), manner.credentials);
     world.duplicate = manner.duplicate;
     world.hasty_receipts = manner.hasty;
     world.crash.at = at;
@@ -318,7 +518,12 @@ fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> u64 {
 }
 
 fn crash_everywhere(manner: Manner) {
-    for (name, steps) in scripts() {
+    let scripts = if manner.credentials == 0 {
+        scripts()
+    } else {
+        pool_scripts()
+    };
+    for (name, steps) in scripts {
         let points = play(name, &steps, None, manner);
         assert!(points > 20, "`{name}` has only {points} crash points");
         for at in 1..=points {
@@ -333,6 +538,7 @@ fn the_daemon_dies_after_every_step_and_is_back_at_once() {
         away: 0,
         duplicate: false,
         hasty: false,
+        credentials: 0,
     });
 }
 
@@ -343,6 +549,7 @@ fn the_daemon_dies_after_every_step_and_is_away_for_a_while() {
             away,
             duplicate: false,
             hasty: away == 3,
+            credentials: 0,
         });
     }
 }
@@ -353,7 +560,58 @@ fn every_event_comes_twice() {
         away: 0,
         duplicate: true,
         hasty: false,
+        credentials: 0,
     });
+}
+
+#[test]
+fn the_daemon_dies_after_every_step_of_a_rotation() {
+    for away in [0, 2] {
+        crash_everywhere(Manner {
+            away,
+            duplicate: false,
+            hasty: away == 2,
+            credentials: POOL.len(),
+        });
+    }
+}
+
+#[test]
+fn every_event_of_a_rotation_comes_twice() {
+    crash_everywhere(Manner {
+        away: 1,
+        duplicate: true,
+        hasty: false,
+        credentials: POOL.len(),
+    });
+}
+
+#[test]
+fn a_single_login_is_waited_for() {
+    crash_everywhere(Manner {
+        away: 0,
+        duplicate: false,
+        hasty: false,
+        credentials: 1,
+    });
+}
+
+fn any_pool_step() -> impl Strategy<Value = Step> {
+    let who = 0_u32..3;
+    let one = 0_usize..4;
+    prop_oneof![
+        6 => (one.clone(), 1_u64..5000, any::<bool>()).prop_map(|(c, time, tells)| Step::Spent(c, time, tells)),
+        4 => (who.clone(), 0_u32..120).prop_map(|(n, used)| Step::Windows(n, used)),
+        2 => one.clone().prop_map(Step::Revoked),
+        1 => one.clone().prop_map(Step::Unpaid),
+        2 => one.clone().prop_map(Step::RefreshFails),
+        2 => one.clone().prop_map(Step::Removed),
+        3 => one.clone().prop_map(Step::NewFile),
+        2 => one.prop_map(Step::Retry),
+        2 => who.clone().prop_map(Step::LimitDialog),
+        2 => (who, prop_oneof![Just("model_not_found"), Just("authentication_failed"), Just("invalid_request")])
+            .prop_map(|(n, error)| Step::TurnFails(n, error)),
+    ]
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -423,6 +681,27 @@ proptest! {
         hasty: bool,
     ) {
         let mut world = world(2);
+        world.duplicate = duplicate;
+        world.hasty_receipts = hasty;
+        world.crash.at = crash;
+        world.start_daemon(true);
+        for (serial, step) in steps.iter().enumerate() {
+            perform(&mut world, step, serial);
+        }
+        if let Err(left) = comes_to_rest(&mut world) {
+            return Err(TestCaseError::fail(left));
+        }
+    }
+
+    #[test]
+    fn whatever_happens_to_credentials_nothing_is_parked_for_ever(
+        steps in prop::collection::vec(prop_oneof![3 => any_step(), 1 => any_pool_step()], 1..120),
+        credentials in 1_usize..5,
+        crash in prop::option::of(1_u64..300),
+        duplicate: bool,
+        hasty: bool,
+    ) {
+        let mut world = with_credentials(world(2), credentials);
         world.duplicate = duplicate;
         world.hasty_receipts = hasty;
         world.crash.at = crash;

@@ -12,11 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Code, Problem};
 use crate::control::{Control, Ending, Reply, Request};
-use crate::model::AgentId;
 use crate::model::view::FleetView;
+use crate::model::{AgentId, CredentialId};
 
 /// Longer than any agent's name.
 const MAX_AGENT_ID: usize = 64;
+
+/// Longer than any credential's name: a stem and a directory of at most 64 characters each.
+const MAX_CREDENTIAL_ID: usize = 160;
 
 /// What `GET /health` says.
 #[derive(Serialize)]
@@ -65,6 +68,31 @@ pub(super) async fn restart(
     }
     let agent = AgentId::new(id);
     ask(&control, Request::Restart { agent }).await
+}
+
+/// What of the snapshot concerns the pool.
+pub(super) async fn credentials(State(control): State<Control>) -> Response {
+    Json(&newest(&control).credentials).into_response()
+}
+
+pub(super) async fn retry_credential(
+    State(control): State<Control>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
+    let plausible = id.len() <= MAX_CREDENTIAL_ID
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if !plausible {
+        return Err(Problem::denied(
+            "UNKNOWN_CREDENTIAL".to_owned(),
+            "no credential has a name like that".to_owned(),
+            Some("`orchestrator credentials` lists them".to_owned()),
+        ));
+    }
+    let credential = CredentialId::new(id);
+    ask(&control, Request::RetryCredential { credential }).await
 }
 
 pub(super) async fn plan(State(control): State<Control>) -> Result<Response, Problem> {

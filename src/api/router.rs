@@ -39,6 +39,11 @@ pub fn router(control: Control, access: Access) -> Router {
                 &format!("{prefix}/agents/{{id}}/restart"),
                 post(handlers::restart),
             )
+            .route(&format!("{prefix}/credentials"), get(handlers::credentials))
+            .route(
+                &format!("{prefix}/credentials/{{id}}/retry"),
+                post(handlers::retry_credential),
+            )
             .route(&format!("{prefix}/plan"), post(handlers::plan))
             .route(&format!("{prefix}/fetch"), post(handlers::fetch))
             .route(&format!("{prefix}/end"), post(handlers::end));

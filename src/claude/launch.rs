@@ -70,6 +70,9 @@ impl Launch {
             ("DISABLE_AUTOUPDATER", "1".to_owned()),
             ("DISABLE_INSTALLATION_CHECKS", "1".to_owned()),
             ("CLAUDE_CODE_RESUME_INTERRUPTED_TURN", "1".to_owned()),
+            // Of the default of ten, a key's 429 or 401 makes three minutes of silence on the old
+            // key before a hook tells of it; of four, about ten seconds.
+            ("CLAUDE_CODE_MAX_RETRIES", "4".to_owned()),
             // The manager is 0: scripts may count on a number.
             ("WORKER_ID", worker.to_string()),
             ("TOTAL_WORKERS", self.total_workers.to_string()),

@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod launch;
+pub mod limits;
 pub mod payload;
 pub mod prompt;
 pub mod screen;

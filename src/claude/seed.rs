@@ -38,6 +38,16 @@ pub fn approval_suffix(key: &str) -> String {
     key.chars().skip(skip).collect()
 }
 
+/// Whether this `.claude.json` lets the key that ends in `suffix` be used.
+pub fn is_approved(text: &str, suffix: &str) -> bool {
+    let Ok(root) = parse(text) else {
+        return false;
+    };
+    root.get("customApiKeyResponses")
+        .and_then(|responses| responses.get("approved")?.as_array())
+        .is_some_and(|approved| approved.iter().any(|known| known == suffix))
+}
+
 impl Seed {
     /// The file's new content. `existing`: what is there now, `None` for a new instance. An
     /// unreadable file is an error, for the caller to move aside: it is never replaced unseen.
@@ -155,6 +165,15 @@ mod tests {
             file["customApiKeyResponses"],
             json!({"approved": ["old", "abc"], "rejected": ["other"]})
         );
+    }
+
+    #[test]
+    fn an_approved_key_is_found() {
+        let file = seed().merge(None).unwrap();
+        assert!(is_approved(&file, "abc"));
+        assert!(!is_approved(&file, "abd"));
+        assert!(!is_approved("{", "abc"));
+        assert!(!is_approved(r#"{"customApiKeyResponses": 3}"#, "abc"));
     }
 
     #[test]

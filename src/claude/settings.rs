@@ -33,7 +33,7 @@ pub const DENIED_TOOLS: &[&str] = &[
 /// Variables that say where requests go and with which secret. Each is set, to nothing if need be:
 /// a repository's own settings could name another server otherwise, and a variable that is taken
 /// out of the settings of a running session keeps its old value.
-const ROUTING_VARIABLES: &[&str] = &[
+pub const ROUTING_VARIABLES: &[&str] = &[
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
     "ANTHROPIC_BASE_URL",
@@ -129,8 +129,6 @@ fn environment(wanted: &ManagedSettings) -> Map<String, Value> {
     for (name, value) in [
         // Without it the ninth "go on" in a row is dropped together with its task.
         ("CLAUDE_CODE_STOP_HOOK_BLOCK_CAP", "0"),
-        // Ten retries are three minutes of silence before a limit is reported.
-        ("CLAUDE_CODE_MAX_RETRIES", "4"),
         // Suggested text in the prompt looks like a draft; the survey and the cost warning ask.
         ("CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION", "false"),
         ("CLAUDE_CODE_DISABLE_FEEDBACK_SURVEY", "1"),
@@ -142,6 +140,64 @@ fn environment(wanted: &ManagedSettings) -> Map<String, Value> {
         map.insert(name.clone(), json!(value));
     }
     map
+}
+
+/// What an instance's settings hold of a credential now. Holds secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PresentSettings {
+    environment: BTreeMap<String, String>,
+    pub api_key_helper: Option<String>,
+}
+
+impl PresentSettings {
+    /// `None` for anything but settings.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let json: Value = serde_json::from_slice(bytes).ok()?;
+        let environment = json.get("env")?.as_object()?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Some(Self {
+            environment: environment
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+                .collect(),
+            api_key_helper: json
+                .get("apiKeyHelper")
+                .and_then(text)
+                .filter(|helper| !helper.is_empty()),
+        })
+    }
+
+    /// The variables that a credential has set.
+    pub fn credential_environment(&self) -> BTreeMap<String, String> {
+        let own = environment(&ManagedSettings::default());
+        let set = self.environment.iter().filter(|(name, value)| {
+            !value.is_empty() && own.get(*name).and_then(Value::as_str) != Some(value)
+        });
+        set.map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Adds to `next` an empty value for each variable that is set now and would not be: taking it
+    /// out of the settings would leave it set in a running session.
+    pub fn unset_in(&self, next: &mut ManagedSettings) {
+        let written = environment(next);
+        for name in self.environment.keys() {
+            if !written.contains_key(name) {
+                next.environment.insert(name.clone(), String::new());
+            }
+        }
+    }
+
+    /// Whether `next` would change anything of these.
+    pub fn equals(&self, next: &ManagedSettings) -> bool {
+        let written = environment(next);
+        let helper = next.api_key_helper.as_deref().unwrap_or_default();
+        self.api_key_helper.as_deref().unwrap_or_default() == helper
+            && written.len() == self.environment.len()
+            && written.iter().all(|(name, value)| {
+                self.environment.get(name).map(String::as_str) == value.as_str()
+            })
+    }
 }
 
 fn hooks(helper: &str) -> Value {
@@ -165,6 +221,8 @@ fn hooks(helper: &str) -> Value {
         "Notification": event(EVENT_TIMEOUT_SECONDS),
         "PermissionRequest": event(EVENT_TIMEOUT_SECONDS),
         "SessionEnd": event(SESSION_END_TIMEOUT_SECONDS),
+        // Says that new settings were read: from then on a swapped key is used.
+        "ConfigChange": evidence,
         "PreCompact": evidence,
         "PostCompact": evidence,
         "SubagentStop": evidence,
@@ -240,6 +298,31 @@ mod tests {
         let denied = settings["permissions"]["deny"].as_array().unwrap();
         assert!(denied.contains(&json!("AskUserQuestion")));
         assert!(denied.contains(&json!("WebSearch")));
+    }
+
+    #[test]
+    fn what_a_former_credential_has_set_is_emptied_and_not_only_left_out() {
+        let mut former = with_token();
+        former
+            .environment
+            .insert("MY_GATEWAY".to_owned(), "x".to_owned());
+        let file = managed_settings(&former).to_string();
+        let present = PresentSettings::read(file.as_bytes()).unwrap();
+        assert!(present.equals(&former));
+        assert_eq!(present.credential_environment(), former.environment);
+        let mut next = ManagedSettings {
+            environment: BTreeMap::from([("ANTHROPIC_API_KEY".to_owned(), "k".to_owned())]),
+            ..ManagedSettings::default()
+        };
+        assert!(!present.equals(&next));
+        present.unset_in(&mut next);
+        let env = &managed_settings(&next)["env"];
+        assert_eq!(env["MY_GATEWAY"], "");
+        assert_eq!(env["ANTHROPIC_AUTH_TOKEN"], "");
+        assert_eq!(env["ANTHROPIC_API_KEY"], "k");
+        assert_eq!(env["DISABLE_COST_WARNINGS"], "1");
+        assert!(PresentSettings::read(b"no").is_none());
+        assert!(PresentSettings::read(b"{}").is_none());
     }
 
     #[test]

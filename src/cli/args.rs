@@ -6,8 +6,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::exit::Exit;
 use super::{
-    attach, chaos, completions, config, demo, doctor, down, edit, init, logs, man, restart, status,
-    up, view,
+    attach, chaos, completions, config, credentials, demo, doctor, down, edit, init, logs, man,
+    restart, status, up, view,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -62,6 +62,7 @@ pub enum Command {
     Status(status::StatusArgs),
     Attach(attach::AttachArgs),
     Logs(logs::LogsArgs),
+    Credentials(credentials::CredentialsArgs),
     Restart(restart::RestartArgs),
     /// Ask the manager to plan new tasks now
     Plan,

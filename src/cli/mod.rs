@@ -10,6 +10,7 @@ mod chaos;
 mod completions;
 mod config;
 mod context;
+mod credentials;
 mod demo;
 mod doctor;
 mod down;

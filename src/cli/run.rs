@@ -9,8 +9,8 @@ use super::args::{Cli, Command, command};
 use super::context::Context;
 use super::error::Result;
 use super::{
-    Error, Exit, attach, chaos, completions, config, demo, doctor, down, edit, fetch, init, logs,
-    man, output, plan, restart, status, up, view,
+    Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, edit, fetch,
+    init, logs, man, output, plan, restart, status, up, view,
 };
 
 /// Runs the program: the whole of `main`.
@@ -70,6 +70,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Status(args) => status::run(&context, &args).await,
         Command::Attach(args) => attach::run(&context, &args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
+        Command::Credentials(args) => credentials::run(&context, &args).await,
         Command::Restart(args) => restart::run(&context, &args).await,
         Command::Plan => plan::run(&context).await,
         Command::Fetch => fetch::run(&context).await,

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde_json::Value;
 
+use super::credentials::PoolProblem;
 use super::doctor::Check;
 use super::error::Result;
 use super::{Error, Exit, output};
 use crate::config::{self, Config, Inputs, Loaded};
-use crate::credentials::{self, Pool};
+use crate::credentials::{self, Logins, Pool};
 use crate::daemon::{self, DaemonError, RunOptions, Signals, SystemClock, SystemEntropy};
-use crate::model::{AgentId, Ending, ProjectId, Timestamp};
+use crate::model::{AgentId, CredentialView, Ending, ProjectId, Timestamp, Windows};
 use crate::ports::{ErrorKind, PortError, PortResult, Runtime as _};
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::tmux::TmuxPanes;
@@ -141,7 +142,8 @@ fn set_up_logging(config: &Config, redactor: &Redactor) -> Result<()> {
 
 pub(super) fn load_pool(config: &Config) -> Pool {
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    credentials::load_pool(&config.claude_configs, now)
+    let logins = Logins::new(&config.state_directory);
+    credentials::load_pool(&config.claude_configs, now, &logins)
 }
 
 /// An error of the daemon, with the exit code for what the user can do about it.
@@ -193,6 +195,32 @@ pub async fn terminal_log(
         .logs(container, Some(tail), follow)
         .await
         .map_err(port_error)
+}
+
+/// The pool as its files are: what is known of each without a supervisor, and what is wrong.
+pub fn pool_on_disk(settings: &Settings) -> (Vec<CredentialView>, Vec<PoolProblem>) {
+    let pool = load_pool(&settings.loaded.config);
+    let view = |credential: &credentials::Credential| CredentialView {
+        id: credential.id.clone(),
+        kind: credential.kind,
+        plan: credential.plan.clone(),
+        state: "unknown".to_owned(),
+        reason: (!credential.notes.is_empty()).then(|| credential.notes.join("; ")),
+        until: None,
+        lent_to: Vec::new(),
+        windows: Windows::default(),
+        windows_at: None,
+        expires_at: credential.expires_at,
+        refreshed_at: None,
+    };
+    let problem = |problem: &credentials::CredentialProblem| PoolProblem {
+        text: problem.to_string(),
+        hint: Some(problem.hint.clone()),
+    };
+    (
+        pool.credentials.iter().map(view).collect(),
+        pool.problems.iter().map(problem).collect(),
+    )
 }
 
 /// Can every credential file be read, and what is it?

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
-use crate::model::AgentId;
 use crate::model::view::FleetView;
+use crate::model::{AgentId, CredentialId, CredentialView};
 use crate::ports::ErrorKind;
 
 /// How long a connection may take. Local; a supervisor under load still accepts at once.
@@ -89,7 +89,10 @@ impl Client {
                 .because(error)
                 .hint("give it as http://HOST:PORT")
         })?;
+        crate::ports::tls::choose_provider();
+        // It speaks to this machine: no certificates are read for that.
         let http = builder
+            .tls_certs_only([])
             .no_proxy()
             .connect_timeout(CONNECT_DEADLINE)
             .build()
@@ -134,6 +137,16 @@ impl Client {
 
     pub async fn restart(&self, agent: &AgentId) -> Result<Done> {
         let path = ["agents", agent.as_str(), "restart"];
+        self.json(self.request(Method::POST, &path)).await
+    }
+
+    pub async fn credentials(&self) -> Result<Vec<CredentialView>> {
+        self.json(self.request(Method::GET, &["credentials"])).await
+    }
+
+    /// Forgets why a credential is not used.
+    pub async fn retry_credential(&self, id: &CredentialId) -> Result<Done> {
+        let path = ["credentials", id.as_str(), "retry"];
         self.json(self.request(Method::POST, &path)).await
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::layers::Settings;
 use super::types::{
-    Config, Container, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Restart, Tasks,
+    Config, Container, Credentials, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Restart,
+    Tasks,
 };
 use super::value::Value;
 use crate::model::ProjectId;
@@ -20,6 +21,11 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
         branch: read.text("branch"),
         worker_count: read.integer("workerCount"),
         claude_configs: read.text("claudeConfigs"),
+        credentials: Credentials {
+            switch_at: read.integer("credentials.switchAt"),
+            write_back: read.boolean("credentials.writeBack"),
+            token_url: read.text("credentials.tokenUrl"),
+        },
         project: ProjectId::new(read.text("project")),
         state_directory: PathBuf::from(read.text("stateDirectory")),
         model: read.text("model"),
@@ -42,7 +48,7 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
             cool_down: read.duration("planning.coolDown"),
         },
         fetch_interval: read.duration("fetchInterval"),
-        push: matches!(settings.get("push"), Some(Value::Boolean(true))),
+        push: read.boolean("push"),
         tasks: Tasks {
             attempts: read.integer("tasks.attempts"),
             lease: read.duration("tasks.lease"),
@@ -91,6 +97,10 @@ impl Read<'_> {
             Some(Value::Integer(number)) => T::try_from(*number).unwrap_or_else(|_| unreachable()),
             _ => unreachable(),
         }
+    }
+
+    fn boolean(&self, path: &str) -> bool {
+        matches!(self.0.get(path), Some(Value::Boolean(true)))
     }
 
     fn number(&self, path: &str) -> f64 {

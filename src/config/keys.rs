@@ -150,6 +150,30 @@ pub static KEYS: &[Key] = &[
         "Glob of Claude Code credential files: `settings.json` files with `env` or `apiKeyHelper`, and `.credentials.json` files. `~` is your home directory; relative patterns start at the config directory.",
     ),
     key(
+        "credentials.switchAt",
+        Integer { min: 1, max: 100 },
+        Text("95"),
+        "90",
+        "Per cent of a subscription's 5-hour or weekly window at which an agent is moved to another credential, before it meets the limit. 100 moves only at the limit.",
+    ),
+    key(
+        "credentials.writeBack",
+        Boolean,
+        Text("false"),
+        "true",
+        "Whether a renewed login is also written into your own `.credentials.json`. Otherwise the newer one lies in the state directory, and yours ages.",
+    ),
+    key(
+        "credentials.tokenUrl",
+        text(
+            "an https URL; http only on this machine (localhost, 127.0.0.1, [::1])",
+            is_token_url,
+        ),
+        Text("https://platform.claude.com/v1/oauth/token"),
+        "https://platform.claude.com/v1/oauth/token",
+        "Where logins are renewed.",
+    ),
+    key(
         "project",
         text(
             "1 to 40 of `a-z`, `0-9` and `-`, beginning and ending with a letter or digit",
@@ -413,6 +437,21 @@ fn is_glob(text: &str) -> bool {
     is_path(text) && glob::Pattern::new(text).is_ok()
 }
 
+/// A refresh token goes there, so it must not travel in the open.
+fn is_token_url(text: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(text) else {
+        return false;
+    };
+    let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    url.username().is_empty()
+        && url.password().is_none()
+        && match url.scheme() {
+            "https" => url.host_str().is_some(),
+            "http" => local,
+            _ => false,
+        }
+}
+
 fn is_path(text: &str) -> bool {
     !text.is_empty() && text.len() <= 4096 && !text.chars().any(char::is_control)
 }
@@ -484,6 +523,29 @@ mod tests {
         }
         for bad in ["latest", "2.1", "2.1.x", "2.1.1-", "2.1.1;rm"] {
             assert!(!is_version(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tokens_go_over_https_or_stay_on_this_machine() {
+        for good in [
+            "https://platform.claude.com/v1/oauth/token",
+            "http://127.0.0.1:8080/token",
+            "http://localhost/token",
+            "http://[::1]:1/",
+        ] {
+            assert!(is_token_url(good), "{good}");
+        }
+        for bad in [
+            "http://example.com/token",
+            "http://localhost.example.com/",
+            "http://127.0.0.1@example.com/",
+            "https://user:word@example.com/",
+            "ftp://localhost/",
+            "platform.claude.com",
+            "",
+        ] {
+            assert!(!is_token_url(bad), "{bad}");
         }
     }
 

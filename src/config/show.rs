@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value as Json, json};
 
 use super::keys::KEYS;
-use super::types::{Config, Container, GitIdentity, ImageChoice, Logs, Planning, Restart, Tasks};
+use super::types::{
+    Config, Container, Credentials, GitIdentity, ImageChoice, Logs, Planning, Restart, Tasks,
+};
 use super::units::{format_duration, format_size};
 use super::value::HIDDEN;
 use super::{Loaded, Origin, env, repository};
@@ -67,6 +69,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         branch,
         worker_count,
         claude_configs,
+        credentials,
         project,
         state_directory,
         model,
@@ -89,11 +92,14 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         ("branch", json!(branch)),
         ("workerCount", json!(worker_count)),
         ("claudeConfigs", json!(claude_configs)),
+    ];
+    values.extend(credentials_values(credentials));
+    values.extend([
         ("project", json!(project)),
         ("stateDirectory", json!(state_directory.to_string_lossy())),
         ("model", json!(model)),
         ("claudeVersion", json!(claude_version)),
-    ];
+    ]);
     values.extend(image_values(image));
     values.extend(container_values(container));
     values.push(("environment", hidden(environment)));
@@ -126,6 +132,19 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         "every key is shown once, in the order of the table"
     );
     values
+}
+
+fn credentials_values(credentials: &Credentials) -> [(&'static str, Json); 3] {
+    let Credentials {
+        switch_at,
+        write_back,
+        token_url,
+    } = credentials;
+    [
+        ("credentials.switchAt", json!(switch_at)),
+        ("credentials.writeBack", json!(write_back)),
+        ("credentials.tokenUrl", json!(token_url)),
+    ]
 }
 
 fn image_values(image: &ImageChoice) -> [(&'static str, Json); 2] {

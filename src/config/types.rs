@@ -20,6 +20,7 @@ pub struct Config {
     pub worker_count: u32,
     /// An absolute glob pattern for the `glob` crate.
     pub claude_configs: String,
+    pub credentials: Credentials,
     pub project: ProjectId,
     /// Absolute; may not exist yet.
     pub state_directory: PathBuf,
@@ -80,6 +81,17 @@ impl Container {
     pub fn milli_cpus(&self) -> i64 {
         (self.cpus * 1000.0).round() as i64
     }
+}
+
+/// How the pool of credentials is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Per cent of a window, 1 to 100.
+    pub switch_at: u32,
+    /// Renewed logins are written into the user's own files too.
+    pub write_back: bool,
+    /// https, or http on this machine.
+    pub token_url: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

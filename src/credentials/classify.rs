@@ -15,6 +15,10 @@ use crate::model::{CredentialKind, Timestamp};
 #[derive(Debug)]
 pub(super) struct Classified {
     pub kind: CredentialKind,
+    pub plan: Option<String>,
+    pub subscription: bool,
+    /// Of a login that can be renewed.
+    pub refresh_token: Option<Secret>,
     pub expires_at: Option<Timestamp>,
     pub notes: Vec<String>,
     pub material: Material,
@@ -44,9 +48,20 @@ const SUFFIX: usize = 20;
 
 const LOG_IN: &str = "log in again with `claude` and `/login`, or make a token with `claude setup-token`, and replace the file";
 
-/// Tells a file's text apart. `now` decides whether a token has expired.
-pub(super) fn classify(text: &str, now: Timestamp) -> Result<Classified, Refusal> {
+/// Tells a file's text apart. `now` decides whether a token has expired. `newer` is asked for the
+/// login to use in place of the file's, given the file's.
+pub(super) fn classify(
+    text: &str,
+    now: Timestamp,
+    newer: impl FnOnce(&Map<String, Json>) -> Option<Map<String, Json>>,
+) -> Result<Classified, Refusal> {
     let mut json: Json = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    if let Some(Json::Object(login)) = json.get_mut("claudeAiOauth")
+        && let Some(newer) = newer(login)
+    {
+        // Plan and tier stay those of the user's file.
+        login.extend(newer);
+    }
     let result = match &json {
         Json::Object(root) => object(root, now),
         _ => Err(unknown("it is JSON, but not an object")),
@@ -138,10 +153,14 @@ fn oauth_login(login: &Map<String, Json>, now: Timestamp) -> Result<Classified, 
                 LOG_IN,
             ));
         }
-        notes.push(
-            "its access token has expired; the supervisor does not refresh it: use the login once with `claude`, which renews the file".to_owned(),
-        );
+        notes.push("its access token has expired; the supervisor renews it before use".to_owned());
     }
+    let refresh_token = Some(text("refreshToken"))
+        .filter(|token| !token.is_empty())
+        .map(Secret::new);
+    let plan = Some(text("subscriptionType"))
+        .filter(|plan| !plan.is_empty() && plan.len() <= 40)
+        .map(str::to_owned);
     let mut instance = json!({"accessToken": token, "scopes": scopes});
     for name in ["subscriptionType", "rateLimitTier"] {
         if let Some(value @ Json::String(_)) = login.get(name) {
@@ -156,6 +175,9 @@ fn oauth_login(login: &Map<String, Json>, now: Timestamp) -> Result<Classified, 
     wipe(&mut file);
     Ok(Classified {
         kind: CredentialKind::OauthLogin,
+        plan,
+        subscription: true,
+        refresh_token,
         expires_at,
         notes,
         material,
@@ -214,7 +236,16 @@ fn settings_file(root: &Map<String, Json>) -> Result<Classified, Refusal> {
         .get("ANTHROPIC_API_KEY")
         .filter(|key| !key.is_empty())
         .map(suffix);
+    // A key or another token switches a subscription's token off.
+    let subscription = set(&&"CLAUDE_CODE_OAUTH_TOKEN")
+        && TOKENS
+            .iter()
+            .chain(&PROVIDERS)
+            .all(|name| *name == "CLAUDE_CODE_OAUTH_TOKEN" || !set(&name));
     Ok(Classified {
+        plan: None,
+        subscription,
+        refresh_token: None,
         kind: if has_credential {
             CredentialKind::SettingsEnv
         } else {

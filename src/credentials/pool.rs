@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use super::classify::classify;
 use super::identity::ids;
 use super::read::read;
-use super::{Credential, CredentialProblem, Pool, ProblemKind};
+use super::{Credential, CredentialProblem, Logins, Pool, ProblemKind};
 use crate::model::{CredentialId, Timestamp};
 
 /// More matches than this are a pattern that is too wide.
 const MAX_FILES: usize = 256;
 
 /// Loads every file that `pattern` matches (absolute, `~` expanded: `Config::claude_configs`).
-/// Never fails as a whole: what is wrong stands in `problems`, also a pattern without a match.
-pub fn load_pool(pattern: &str, now: Timestamp) -> Pool {
+/// `logins`: where renewed logins are kept. Never fails as a whole: what is wrong stands in
+/// `problems`, also a pattern without a match.
+pub fn load_pool(pattern: &str, now: Timestamp, logins: &Logins) -> Pool {
     let mut pool = Pool::default();
     let paths = matches(pattern, &mut pool.problems);
     for (path, id) in paths.iter().zip(ids(&paths)) {
-        match load(path, id, now) {
+        match load(path, id, now, logins) {
             Ok(credential) => pool.credentials.push(credential),
             Err(problem) => pool.problems.push(problem),
         }
@@ -27,9 +28,14 @@ pub fn load_pool(pattern: &str, now: Timestamp) -> Pool {
     pool
 }
 
-fn load(path: &Path, id: CredentialId, now: Timestamp) -> Result<Credential, CredentialProblem> {
+fn load(
+    path: &Path,
+    id: CredentialId,
+    now: Timestamp,
+    logins: &Logins,
+) -> Result<Credential, CredentialProblem> {
     let classified = read(path)
-        .and_then(|text| classify(&text, now))
+        .and_then(|text| classify(&text, now, |login| logins.newer(path, login)))
         .map_err(|refusal| CredentialProblem {
             kind: refusal.kind,
             path: path.to_owned(),
@@ -40,6 +46,9 @@ fn load(path: &Path, id: CredentialId, now: Timestamp) -> Result<Credential, Cre
         id,
         kind: classified.kind,
         path: path.to_owned(),
+        plan: classified.plan,
+        subscription: classified.subscription,
+        refresh_token: classified.refresh_token,
         expires_at: classified.expires_at,
         notes: classified.notes,
         material: classified.material,

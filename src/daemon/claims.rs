@@ -115,6 +115,7 @@ mod tests {
             delivered: true,
             interrupted: false,
             failures: 0,
+            cut_off: None,
         });
         assert!(tend(&claims, &fleet, Timestamp(1), LEASE).is_empty());
         let late = tend(&claims, &fleet, Timestamp(3_000_000), LEASE);

@@ -16,8 +16,8 @@ use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
 use super::record;
-use super::usage::UsageBook;
-use crate::claude::prompt;
+use super::usage::{UsageBook, WindowBook};
+use crate::claude::{limits, prompt};
 use crate::control::{ControlError, StatusReport};
 use crate::model::view::FleetView;
 use crate::model::{
@@ -45,6 +45,7 @@ pub(super) struct Driver {
     waiting: BTreeMap<CallbackId, oneshot::Sender<Result<HookAnswer, ControlError>>>,
     /// What status lines told; not persisted, it comes again within seconds.
     usage: UsageBook,
+    windows: WindowBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
     inbox: VecDeque<Event>,
     publisher: watch::Sender<Arc<FleetView>>,
@@ -79,6 +80,7 @@ impl Driver {
             logbook,
             waiting: BTreeMap::new(),
             usage: UsageBook::default(),
+            windows: WindowBook::default(),
             distances: BTreeMap::new(),
             inbox: VecDeque::new(),
             publisher,
@@ -332,6 +334,9 @@ impl Driver {
                 | Action::EnsurePane { .. }
                 | Action::CheckScreen { .. }
                 | Action::StopContainer { .. }
+                | Action::Lend { .. }
+                | Action::Refresh { .. }
+                | Action::CloseDialog { .. }
                 | Action::TakeInventory { .. }
                 | Action::Paste { .. }
                 | Action::Import { .. }
@@ -388,6 +393,7 @@ impl Driver {
         let input = HookInput {
             receipt: self.is_receipt(&report),
             jitter: (self.house.entropy.fraction() * 999.0) as u16,
+            fault: limits::fault_of(&report, now),
             report: report.clone(),
         };
         let decided = self
@@ -397,6 +403,9 @@ impl Driver {
             .await;
         if decided.is_ok() {
             self.logbook.hook(now, &report);
+            if matches!(&report.fact, HookFact::Activity { what } if what == "ConfigChange") {
+                self.effects.settings_were_read(&report.agent);
+            }
             if matches!(
                 report.fact,
                 HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
@@ -524,6 +533,9 @@ impl Driver {
             tracing::trace!(agent = %report.agent, version, "status line");
         }
         let id = report.agent.clone();
+        if let Some(told) = self.windows.told(self.now(), &report) {
+            self.inbox.push_back(told);
+        }
         if self.usage.told(report.agent, report.usage, report.model) {
             self.effects.count_tokens(&id);
         }

@@ -1,20 +1,20 @@
 //! What every effect needs: the configuration, the ports and the places on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::config::Config;
-use crate::credentials::Credential;
-use crate::model::{AgentId, CredentialId, Role};
+use crate::credentials::{Credential, Logins};
+use crate::model::{AgentId, CredentialId, CredentialInfo, Role};
 use crate::ports::{Clock, Entropy, Panes, Runtime};
 use crate::telemetry::{Redactor, Rotation};
 use crate::worktree::GitStore;
 
 use super::paths::FleetPaths;
 
-/// Shared by the driver and all effects; fixed for one run.
+/// Shared by the driver and all effects; fixed for one run, but for the pool.
 pub(super) struct House {
     pub(super) config: Config,
     pub(super) paths: FleetPaths,
@@ -23,7 +23,10 @@ pub(super) struct House {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) git: Arc<GitStore>,
-    pub(super) credentials: BTreeMap<CredentialId, Credential>,
+    pub(super) pool: PoolCell,
+    /// Files that give no credential, with their hints; held while the pool is read.
+    pub(super) pool_problems: tokio::sync::Mutex<BTreeSet<(String, String)>>,
+    pub(super) logins: Logins,
     pub(super) redactor: Redactor,
     /// Image id or tag the agents run in.
     pub(super) image: String,
@@ -37,6 +40,41 @@ pub(super) struct House {
     /// Moves when the driver is told that a container began or ended: a list of containers made
     /// before that is out of date.
     pub(super) lives: AtomicU64,
+}
+
+/// The credentials as their files are now. Read often, replaced when a file has changed.
+#[derive(Default)]
+pub(super) struct PoolCell {
+    current: RwLock<Arc<BTreeMap<CredentialId, Credential>>>,
+}
+
+impl PoolCell {
+    pub(super) fn new(credentials: Vec<Credential>) -> Self {
+        let cell = Self::default();
+        cell.replace(credentials);
+        cell
+    }
+
+    pub(super) fn all(&self) -> Arc<BTreeMap<CredentialId, Credential>> {
+        // A poisoned lock only means that another task panicked between two look-ups.
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn get(&self, id: &CredentialId) -> Option<Credential> {
+        self.all().get(id).cloned()
+    }
+
+    pub(super) fn infos(&self) -> Vec<CredentialInfo> {
+        self.all().values().map(Credential::info).collect()
+    }
+
+    pub(super) fn replace(&self, credentials: Vec<Credential>) {
+        let by_id = credentials.into_iter().map(|c| (c.id.clone(), c)).collect();
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(by_id);
+    }
 }
 
 impl House {

@@ -16,6 +16,7 @@ mod lists;
 mod logbook;
 mod panes;
 mod paths;
+mod pool;
 mod prepare;
 mod queue_actions;
 mod record;

@@ -1,15 +1,15 @@
 //! What a fleet needs before it runs: engine, image, network, git, saved state.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::DaemonError;
-use super::house::House;
+use super::house::{House, PoolCell};
 use super::paths::FleetPaths;
 use super::start::RunOptions;
 use crate::config::{Config, ImageChoice};
-use crate::credentials::Pool;
-use crate::model::{AgentId, CredentialId, SessionId};
+use crate::credentials::{Logins, Pool};
+use crate::model::{AgentId, SessionId};
 use crate::ports::runtime::ImageBuild;
 use crate::ports::{Entropy, ImageSpec};
 use crate::store::sqlite::FleetState;
@@ -85,21 +85,12 @@ pub(super) async fn build_house(
     let head = git
         .branch_head()
         .map_err(DaemonError::prerequisite("reading the branch"))?;
-    for credential in &pool.credentials {
-        let material = credential.material();
-        let others = material.api_key_helper.iter().chain(&material.oauth_file);
-        for secret in material.settings_env.values().chain(others) {
-            hide(&options.redactor, secret.expose());
-        }
-    }
+    hide_all(&options.redactor, &pool);
+    let mut problems = BTreeSet::new();
     for problem in &pool.problems {
         say(&format!("warning: {problem}"));
+        problems.insert((problem.to_string(), problem.hint.clone()));
     }
-    let credentials: BTreeMap<_, _> = pool
-        .credentials
-        .into_iter()
-        .map(|c| (c.id.clone(), c))
-        .collect();
     let house = House {
         paths,
         runtime: options.runtime.clone(),
@@ -107,7 +98,9 @@ pub(super) async fn build_house(
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
         git: Arc::new(git),
-        credentials,
+        pool: PoolCell::new(pool.credentials),
+        pool_problems: tokio::sync::Mutex::new(problems),
+        logins: Logins::new(&config.state_directory),
         redactor: options.redactor.clone(),
         image: tag,
         network: network.name,
@@ -118,6 +111,15 @@ pub(super) async fn build_house(
         config,
     };
     Ok((Arc::new(house), head))
+}
+
+/// No secret of the pool is shown from now on.
+pub(super) fn hide_all(redactor: &Redactor, pool: &Pool) {
+    for credential in &pool.credentials {
+        for secret in credential.secrets() {
+            hide(redactor, secret.expose());
+        }
+    }
 }
 
 /// The text, and where it is JSON (a login file) every long string in it: those are the tokens.
@@ -208,8 +210,6 @@ pub(super) async fn load_supervisor(
         }
     }
     let mut supervisor = Supervisor::new(policy, fleet);
-    let pool: Vec<CredentialId> = house.credentials.keys().cloned().collect();
-    supervisor.lend_credentials(&pool);
     supervisor.set_branch_head(head);
     Ok(supervisor)
 }
@@ -235,6 +235,8 @@ pub(super) fn policy(config: &Config) -> Policy {
         backoff: config.restart.backoff,
         maximum_backoff: config.restart.maximum_backoff,
         stop_grace: config.stop_grace,
+        switch_at_percent: f64::from(config.credentials.switch_at),
+        switch_back_percent: f64::from(config.credentials.switch_at.saturating_sub(10)),
         ..Policy::default()
     }
 }

@@ -21,6 +21,7 @@ use super::house::House;
 use super::lists::TaskLists;
 use super::panes::keep_panes;
 use super::paths::FleetPaths;
+use super::pool;
 use super::prepare::{agents, build_house, load_supervisor};
 use super::queue_actions::QueueActions;
 use super::signals::Signals;
@@ -234,6 +235,10 @@ async fn first_facts(house: &House, lists: &TaskLists) -> Result<Vec<Event>, Dae
         .map_err(DaemonError::prerequisite("reading the branch"))?;
     let inventory = take_inventory(house).await;
     Ok(vec![
+        // Before the inventory: what is launched after it needs a credential.
+        Event::PoolRead {
+            credentials: house.pool.infos(),
+        },
         Event::DirectionSeen { present },
         Event::InventoryTaken(inventory),
     ])
@@ -253,6 +258,7 @@ fn start_watchers(
 ) -> Watchers {
     tracker.spawn(find_missed_ends(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(keep_panes(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(pool::follow(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(follow_engine(
         house.clone(),
         driver.clone(),

@@ -5,11 +5,14 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::claude::launch::WORKSPACE;
 use crate::claude::transcript::{self, Tokens};
-use crate::model::AgentId;
+use crate::control::StatusReport;
 use crate::model::view::{AgentView, UsageView};
+use crate::model::{AgentId, Incarnation, Timestamp, Window, Windows};
+use crate::supervisor::Event;
 use crate::worktree::open_beneath;
 
 /// Longer lines (pasted images, huge tool results) are passed over; an answer's own line is small.
@@ -174,6 +177,55 @@ impl UsageBook {
     }
 }
 
+/// Just after an exchange of credentials nobody can tell whose numbers these are; once it is over,
+/// the same ones mean something.
+const TELL_AGAIN: Duration = Duration::from_secs(15);
+
+/// Which usage windows were told last, so that the same ones are not told all the time.
+#[derive(Debug, Default)]
+pub(super) struct WindowBook {
+    last: BTreeMap<AgentId, (Told, Timestamp)>,
+}
+
+/// Whole per cents and resets.
+type Told = (Incarnation, [Option<(i64, Timestamp)>; 2]);
+
+impl WindowBook {
+    /// An event when a window has moved by a whole per cent or has another reset, and now and then.
+    pub(super) fn told(&mut self, now: Timestamp, report: &StatusReport) -> Option<Event> {
+        let incarnation = report.incarnation?;
+        let usage = &report.usage;
+        let window = |percent: Option<f64>, resets_at: Option<Timestamp>| {
+            Some(Window {
+                used_percent: percent?,
+                resets_at: resets_at?,
+            })
+        };
+        let windows = Windows {
+            five_hour: window(usage.five_hour_percent, usage.five_hour_resets_at),
+            seven_day: window(usage.seven_day_percent, usage.seven_day_resets_at),
+        };
+        let whole = [windows.five_hour, windows.seven_day]
+            .map(|window| window.map(|w| (w.used_percent.floor() as i64, w.resets_at)));
+        if whole == [None, None] {
+            return None;
+        }
+        let told = (incarnation, whole);
+        if let Some((known, at)) = self.last.get(&report.agent)
+            && *known == told
+            && now.since(*at) < TELL_AGAIN
+        {
+            return None;
+        }
+        self.last.insert(report.agent.clone(), (told, now));
+        Some(Event::WindowsTold {
+            agent: report.agent.clone(),
+            incarnation,
+            windows,
+        })
+    }
+}
+
 /// Cost over several processes of one agent: each counts from nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CostCount {
@@ -243,6 +295,41 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), directory.join("s.jsonl")).unwrap();
         assert_eq!(TokenCount::default().update(home.path()), Tokens::default());
+    }
+
+    #[test]
+    fn windows_are_told_when_they_have_moved() {
+        const NOW: Timestamp = Timestamp(1_795_000_000_000);
+        let mut book = WindowBook::default();
+        let mut report = StatusReport {
+            agent: AgentId::worker(1),
+            incarnation: Some(Incarnation(1)),
+            session: None,
+            model: None,
+            claude_version: None,
+            usage: UsageView::default(),
+        };
+        assert_eq!(book.told(NOW, &report), None, "a key tells no windows");
+        report.usage.five_hour_percent = Some(41.2);
+        report.usage.five_hour_resets_at = Some(Timestamp(1000));
+        let Some(Event::WindowsTold { windows, .. }) = book.told(NOW, &report) else {
+            panic!("told");
+        };
+        assert_eq!(windows.five_hour.unwrap().resets_at, Timestamp(1000));
+        assert_eq!(windows.seven_day, None);
+        report.usage.five_hour_percent = Some(41.9);
+        assert_eq!(book.told(NOW, &report), None, "less than a per cent");
+        let later = Timestamp(NOW.0 + 15_000);
+        assert!(book.told(later, &report).is_some(), "once more");
+        assert_eq!(book.told(later, &report), None);
+        report.usage.five_hour_percent = Some(42.0);
+        assert!(book.told(NOW, &report).is_some());
+        report.usage.five_hour_resets_at = Some(Timestamp(2000));
+        assert!(book.told(NOW, &report).is_some());
+        report.incarnation = Some(Incarnation(2));
+        assert!(book.told(NOW, &report).is_some(), "a new life");
+        report.incarnation = None;
+        assert_eq!(book.told(NOW, &report), None);
     }
 
     #[test]

@@ -121,6 +121,7 @@ pub(super) fn understand(agent: &AgentId, told: Told, body: &[u8]) -> Result<Cal
             session,
             head: told.head,
             spooled: false,
+            at: None,
             fact,
         },
         event,

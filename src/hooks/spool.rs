@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::intake::{self, Told};
 use crate::control::{Control, ControlError};
-use crate::model::{AgentId, CommitId, HookReport, Incarnation};
+use crate::model::{AgentId, CommitId, HookReport, Incarnation, Timestamp};
 
 /// A payload of 1 MiB, every byte of it escaped to six.
 const MAX_FILE_BYTES: u64 = 7 * 1024 * 1024;
@@ -45,10 +45,13 @@ pub struct Drained {
     pub set_aside: Vec<String>,
 }
 
-/// The helper's file. `at` (milliseconds) is for people.
+/// The helper's file.
 #[derive(Debug, Deserialize)]
 struct Kept {
     callback: String,
+    /// Milliseconds since the epoch; anything else counts as unknown.
+    #[serde(default)]
+    at: serde_json::Value,
     incarnation: Option<u64>,
     head: Option<String>,
     payload: Payload,
@@ -225,6 +228,7 @@ fn read(
         .map_err(|problem| Unreadable::Bad(problem.to_string()))?;
     let report = HookReport {
         spooled: true,
+        at: kept.at.as_i64().map(Timestamp),
         ..callback.report
     };
     Ok((report, callback.raw))

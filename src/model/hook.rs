@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, CallbackId, CommitId, Incarnation, SessionId};
+use super::{AgentId, CallbackId, CommitId, Incarnation, SessionId, Timestamp};
 
 /// One hook callback, parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct HookReport {
     pub head: Option<CommitId>,
     /// True when it was written to the spool first: nobody waits for the answer any more.
     pub spooled: bool,
+    /// When it happened, if it was spooled and the helper wrote it down.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     pub fact: HookFact,
 }
 

@@ -4,6 +4,7 @@
 //! keeping its own invariants (an id that parses, a time that does not overflow).
 
 pub mod agent;
+pub mod credential;
 pub mod hook;
 pub mod ids;
 pub mod request;
@@ -12,6 +13,7 @@ pub mod time;
 pub mod view;
 
 pub use agent::{CredentialKind, Role};
+pub use credential::{CredentialInfo, CredentialView, Fault, QuotaWindow, Window, Windows};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,

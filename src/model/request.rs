@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::AgentId;
+use super::{AgentId, CredentialId};
 
 /// What people and scripts may ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub enum Request {
     Restart { agent: AgentId },
     /// Ask the manager to plan now, whatever the cool-down says.
     Plan,
+    /// Forget why a credential is not used (spent, refused, cooling): it may be tried again.
+    RetryCredential { credential: CredentialId },
     /// Fetch the remote now, for example from a post-receive hook.
     Fetch,
     /// End the fleet.

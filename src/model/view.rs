@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, CommitId, CredentialId, Incarnation, ProjectId, Role, SessionId, TaskId, Timestamp,
+    AgentId, CommitId, CredentialId, CredentialView, Incarnation, ProjectId, Role, SessionId,
+    TaskId, Timestamp,
 };
 
 /// The whole fleet at one moment. `generation` grows with each published change.
@@ -26,6 +27,8 @@ pub struct FleetView {
     /// Where people edit: the manager's checkout, which holds the task lists.
     pub task_list_directory: String,
     pub agents: Vec<AgentView>,
+    #[serde(default)]
+    pub credentials: Vec<CredentialView>,
     pub tasks: TaskCounts,
     pub merges: MergeCounts,
     pub planning: PlanningView,
@@ -46,6 +49,9 @@ pub struct AgentView {
     /// One sentence: why the state is what it is.
     pub reason: String,
     pub since: Timestamp,
+    /// When `limited`, `waiting` or `backoff` ends by itself, or is looked at again.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
     pub session: Option<SessionId>,
     pub container: Option<String>,
     pub credential: Option<CredentialId>,

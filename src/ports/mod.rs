@@ -9,6 +9,7 @@ pub mod error;
 pub mod panes;
 pub mod runtime;
 pub mod store;
+pub mod tls;
 
 pub use clock::{Clock, Entropy};
 pub use error::{ErrorKind, PortError, PortResult};

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    AgentId, CallbackId, CommitId, Ending, HookAnswer, Incarnation, SessionId, TaskId, TaskSource,
+    AgentId, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation, SessionId,
+    TaskId, TaskSource,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,22 @@ pub enum Action {
         incarnation: Incarnation,
         task: TaskId,
         purpose: ClaimFor,
+    },
+    /// Put this credential into a running instance in place of the one it has; its next request
+    /// uses it, a running one is not touched. → `Lent`, `LendFailed`
+    Lend {
+        agent: AgentId,
+        incarnation: Incarnation,
+        credential: CredentialId,
+    },
+    /// Renew the access token of a login; one at a time per credential. → `Refreshed`,
+    /// `RefreshFailed`
+    Refresh { credential: CredentialId },
+    /// One Escape, if and only if the screen shows the dialog of this name. → `ScreenSeen`
+    CloseDialog {
+        agent: AgentId,
+        incarnation: Incarnation,
+        name: String,
     },
     /// Answer a hook callback that waits. → nothing
     Answer {

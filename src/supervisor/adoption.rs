@@ -99,6 +99,10 @@ impl Supervisor {
             .map(|c| c.name.clone());
         let same = agent.incarnation == life && agent.container == name;
         agent.missing = false;
+        // Whether it arrived is not known: it is lent again.
+        if let Some(lending) = &mut agent.lease.lending {
+            lending.sent = false;
+        }
         agent.incarnation = life;
         agent.container = name;
         match &agent.phase {

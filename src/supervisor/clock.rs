@@ -20,6 +20,7 @@ impl Supervisor {
         for agent in self.fleet.agents.values_mut() {
             agent_times(now, agent, &self.policy);
         }
+        self.fleet.pool.bring_near(now);
         let merging = &mut self.fleet.merging;
         near(&mut merging.fetch_at, now + self.policy.fetch_interval);
         near(&mut merging.push_retry_at, now + PUSH_AGAIN_DENIED);
@@ -50,6 +51,7 @@ fn agent_times(now: Timestamp, agent: &mut AgentState, policy: &Policy) {
     near(&mut agent.import_at, now + TAKE_AGAIN);
     near(&mut agent.look_at, now + QUIET);
     near(&mut agent.last_hook_at, now);
+    agent.lease.bring_near(now);
     for crash in &mut agent.crashes {
         *crash = (*crash).min(now);
     }

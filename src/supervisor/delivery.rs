@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Supervisor;
 use super::action::{Action, ClaimFor};
 use super::lifecycle::finish_action;
+use super::pool::LIMIT_DIALOG;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AgentState, FinishAs, Finishing, Held, Phase};
 use super::texts;
@@ -17,7 +18,7 @@ impl Supervisor {
     /// The text whose receipt is awaited, for the driver to compare prompts with.
     pub fn awaited_text(&self, id: &AgentId) -> Option<&str> {
         let held = self.fleet.agents.get(id)?.held.as_ref()?;
-        (!held.delivered).then_some(held.text.as_str())
+        (!held.delivered).then_some(held.words())
     }
 
     /// The work on its task ended without a result. After the stated number of times the task has
@@ -61,6 +62,7 @@ impl Supervisor {
             .agents
             .values()
             .filter(|agent| agent.phase == Phase::Idle && agent.held.is_none())
+            .filter(|agent| agent.may_work(&self.fleet.pool))
             .map(|agent| agent.id.clone())
             .collect();
         for id in idle {
@@ -148,6 +150,7 @@ impl Supervisor {
             delivered: false,
             interrupted: false,
             failures: 0,
+            cut_off: None,
             task: task.id,
         });
         match purpose {
@@ -187,18 +190,22 @@ impl Supervisor {
         }
     }
 
-    /// Pastes what the agent holds; `attempt` counts from 1.
+    /// Pastes what the agent holds, unless it could only fail; `attempt` counts from 1.
     pub(super) fn deliver_held(&mut self, now: Timestamp, id: &AgentId, attempt: u32) {
         let bring_up_to = self.branch_head();
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        if !agent.may_work(&self.fleet.pool) {
+            let text = "at its prompt, without a credential it could use";
+            return self.await_credential(now, id, text);
+        }
         let Some(held) = &mut agent.held else { return };
         if held.delivered {
             held.text = texts::again(&held.text);
         }
         held.delivered = false;
-        let text = held.text.clone();
+        let text = held.words().to_owned();
         let reason = format!("delivering {} (try {attempt})", held.task);
         agent.enter(
             now,
@@ -319,6 +326,7 @@ impl Supervisor {
                     "busy; what waits is handed over at its Stop hook",
                 );
             }
+            Screen::Dialog { name } if name == LIMIT_DIALOG => self.close_limit_dialog(now, id),
             Screen::Dialog { name } => {
                 let text = format!("a dialog waits for a person: {name}");
                 self.wait_for_person(now, id, &text);
@@ -334,6 +342,33 @@ impl Supervisor {
                 };
             }
         }
+    }
+
+    /// Opened by itself when the turn before this text met the limit of a login. Its answer is the
+    /// next screen.
+    fn close_limit_dialog(&mut self, now: Timestamp, id: &AgentId) {
+        let tries = self.policy.delivery_attempts;
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let Phase::Delivering { attempt, .. } = agent.phase else {
+            return;
+        };
+        if attempt >= tries {
+            let text = format!("the dialog {LIMIT_DIALOG} does not close");
+            return self.wait_for_person(now, id, &text);
+        }
+        agent.phase = Phase::Delivering {
+            until: now + LOOK_AT_DIALOG,
+            attempt: attempt + 1,
+            looking: true,
+        };
+        let incarnation = agent.incarnation;
+        self.act(Action::CloseDialog {
+            agent: id.clone(),
+            incarnation,
+            name: LIMIT_DIALOG.to_owned(),
+        });
     }
 
     pub(super) fn on_task_finished(&mut self, id: &AgentId, task: &TaskId) {

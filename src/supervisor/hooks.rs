@@ -14,18 +14,16 @@ use crate::model::{
 
 /// A moment for the first screen to be drawn after the SessionStart hook.
 const FIRST_LOOK: Duration = Duration::from_millis(300);
-/// Turns that failed are tried again after: overload and network; limits; login, billing, model.
-const AFTER_SERVER_ERROR: Duration = Duration::from_secs(30);
-const AFTER_LIMIT: Duration = Duration::from_secs(300);
-const AFTER_REFUSAL: Duration = Duration::from_secs(600);
 
 impl Supervisor {
     pub(super) fn on_hook(&mut self, now: Timestamp, input: HookInput) {
         let HookInput {
             report,
             receipt,
+            fault,
             jitter,
         } = input;
+        self.jitter = jitter;
         let callback = (!report.spooled).then(|| report.callback.clone());
         if !self.concerns_a_present_life(&report) {
             self.answer(callback, HookAnswer::LetGo);
@@ -54,7 +52,8 @@ impl Supervisor {
                 self.on_stopped(now, &id, callback, background_tasks, last_message);
             }
             HookFact::TurnFailed { error, message } => {
-                self.on_turn_failed(now, &id, &error, &message, jitter);
+                let text = format!("its turn failed ({error}): {message}");
+                self.on_turn_failed(now, &id, fault, &text);
                 self.answer(callback, HookAnswer::LetGo);
             }
             HookFact::Notified {
@@ -160,6 +159,9 @@ impl Supervisor {
             Phase::Idle | Phase::Working | Phase::Waiting { .. } | Phase::Limited { .. }
                 if source == "clear" =>
             {
+                if let Some(held) = &mut agent.held {
+                    held.tell_in_full();
+                }
                 self.at_prompt(now, id);
             }
             _ => {}
@@ -176,6 +178,7 @@ impl Supervisor {
         match &mut agent.held {
             Some(held) if receipt => {
                 held.delivered = true;
+                held.cut_off = None;
                 let reason = "its prompt hook confirmed the paste";
                 agent.enter(now, Phase::Working, reason);
             }
@@ -202,6 +205,10 @@ impl Supervisor {
             return;
         };
         agent.turns += 1;
+        self.turn_went_well(id);
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
         if matches!(agent.phase, Phase::Claiming { .. }) {
             self.answer(callback, HookAnswer::LetGo);
             return;
@@ -266,7 +273,8 @@ impl Supervisor {
 
     /// A turn of somebody else ended while our text waited: hand it over now.
     fn answer_with_held(&mut self, now: Timestamp, id: &AgentId, callback: Option<CallbackId>) {
-        let Some(callback) = callback else {
+        let may_work = self.fleet.agents[id].may_work(&self.fleet.pool);
+        let Some(callback) = callback.filter(|_| may_work) else {
             self.at_prompt(now, id);
             return;
         };
@@ -274,6 +282,7 @@ impl Supervisor {
             return;
         };
         let Some(held) = &mut agent.held else { return };
+        held.tell_in_full();
         held.delivered = true;
         let text = held.text.clone();
         let reason = "the answer to its Stop hook carried the task";
@@ -368,48 +377,14 @@ impl Supervisor {
         callback: Option<CallbackId>,
     ) {
         let Some(callback) = callback else { return };
-        let next = self.next_task(id);
+        let agent = self.fleet.agents.get(id);
+        let may_work = agent.is_some_and(|agent| agent.may_work(&self.fleet.pool));
+        let next = self.next_task(id).filter(|_| may_work);
         let (Some(task), None) = (next, self.fleet.ending()) else {
             self.answer(Some(callback), HookAnswer::LetGo);
             return;
         };
         self.claim(now, id, task, ClaimFor::Answer { callback });
-    }
-
-    fn on_turn_failed(
-        &mut self,
-        now: Timestamp,
-        id: &AgentId,
-        error: &str,
-        message: &str,
-        jitter: u16,
-    ) {
-        let delay = match error {
-            "rate_limit" => AFTER_LIMIT,
-            "server_error" | "unknown" | "overloaded" | "max_output_tokens" => AFTER_SERVER_ERROR,
-            _ => AFTER_REFUSAL,
-        };
-        let until = now + super::with_jitter(delay, f64::from(jitter) / 1000.0);
-        let text = format!("its turn failed ({error}): {message}");
-        let the_tasks_own = matches!(error, "invalid_request" | "max_output_tokens");
-        let over = the_tasks_own && self.held_failed(now, id, &text);
-        let Some(agent) = self.fleet.agents.get_mut(id) else {
-            return;
-        };
-        if over {
-            agent.enter(now, Phase::Idle, "its task failed");
-            return;
-        }
-        agent.enter(now, Phase::Limited { until }, text.clone());
-        let credential = agent.credential.clone();
-        if delay != AFTER_SERVER_ERROR {
-            let hint = credential.map(|name| format!("its credential is `{name}`"));
-            self.notice(now, Some(id), &text, hint);
-        }
-    }
-
-    pub(super) fn go_on_after_limit(&mut self, now: Timestamp, id: &AgentId) {
-        self.at_prompt(now, id);
     }
 
     /// An ending that waits for turns treats a limited or waiting agent as done.

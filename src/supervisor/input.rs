@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, CommitId, HookReport, Incarnation, Screen, Task, TaskId};
+use crate::model::{
+    AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, Screen, Task,
+    TaskId, Timestamp, Windows,
+};
 
 /// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,39 @@ pub enum Event {
         agent: AgentId,
         incarnation: Incarnation,
         reason: String,
+    },
+    /// The files of the pool were read: at start, and whenever one has changed.
+    PoolRead {
+        credentials: Vec<CredentialInfo>,
+    },
+    /// What an agent's status line told of its credential's windows; only when it changed.
+    WindowsTold {
+        agent: AgentId,
+        incarnation: Incarnation,
+        windows: Windows,
+    },
+    /// The agent's next request will use this credential.
+    Lent {
+        agent: AgentId,
+        incarnation: Incarnation,
+        credential: CredentialId,
+    },
+    LendFailed {
+        agent: AgentId,
+        incarnation: Incarnation,
+        credential: CredentialId,
+        reason: String,
+    },
+    /// The access token of a login was renewed; its files are not written into instances yet.
+    Refreshed {
+        credential: CredentialId,
+        expires_at: Option<Timestamp>,
+    },
+    /// `dead`: the login is not accepted any more, trying again cannot help.
+    RefreshFailed {
+        credential: CredentialId,
+        reason: String,
+        dead: bool,
     },
     QueueChanged(QueueView),
     Claimed {
@@ -102,6 +138,8 @@ pub struct HookInput {
     pub report: HookReport,
     /// The prompt is the text we pasted last (same after Claude Code's own changes to it).
     pub receipt: bool,
+    /// Of a failed turn: why, with its reset time as a point in time.
+    pub fault: Option<Fault>,
     /// Uniform in `0..1000`; jitter for what this callback may start.
     pub jitter: u16,
 }

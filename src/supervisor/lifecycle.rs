@@ -51,6 +51,7 @@ impl Supervisor {
         incarnation: Incarnation,
         reason: &str,
     ) {
+        self.lend_for_launch(now, id);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -59,7 +60,7 @@ impl Supervisor {
         agent.enter(now, Phase::Launching, reason);
         agent.missing = false;
         if let Some(held) = &mut agent.held
-            && held.delivered
+            && (held.delivered || held.cut_off.take().is_some())
         {
             held.text = texts::again(&held.text);
             held.interrupted = true;
@@ -374,7 +375,7 @@ impl Supervisor {
 
 /// A fraction that differs by agent and by life and is the same whenever it is asked for, so that
 /// agents that died together do not all come back at the same moment.
-fn jitter_of(agent: &AgentState) -> f64 {
+pub(super) fn jitter_of(agent: &AgentState) -> f64 {
     const FNV_PRIME: u32 = 16_777_619;
     let seed = 0x811c_9dc5_u32 ^ agent.incarnation.0 as u32;
     let mixed = agent.id.as_str().bytes().fold(seed, |hash, byte| {

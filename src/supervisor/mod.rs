@@ -25,11 +25,11 @@ mod delivery;
 mod ending;
 mod hooks;
 mod input;
-mod leasing;
 mod lifecycle;
 mod merging;
 mod planning;
 mod policy;
+mod pool;
 mod screens;
 mod state;
 mod texts;
@@ -41,12 +41,14 @@ pub use input::{
     RemoteOutcome, SeenContainer,
 };
 pub use policy::Policy;
-pub use state::{AgentState, Fleet, FleetPhase, Held, Phase};
+pub use pool::{Lease, Lending, Pool, Standing};
+pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::model::{AgentId, Reply, Request, Timestamp};
+use crate::model::{AgentId, CommitId, CredentialId, Reply, Request, Timestamp};
 
 /// The deciding value. Everything it remembers is in [`Fleet`], which the driver persists.
 #[derive(Clone, Debug)]
@@ -59,6 +61,10 @@ pub struct Supervisor {
     ready: bool,
     /// When the inventory that was asked for is due; there is never more than one on its way.
     inventory_due: Option<Timestamp>,
+    /// Logins whose renewal is on its way; it ends with this daemon.
+    refreshing: BTreeSet<CredentialId>,
+    /// Of the newest hook, in thousandths.
+    jitter: u16,
     actions: Vec<Action>,
 }
 
@@ -70,8 +76,15 @@ impl Supervisor {
             queue: QueueView::default(),
             ready: false,
             inventory_due: None,
+            refreshing: BTreeSet::new(),
+            jitter: 500,
             actions: Vec::new(),
         }
+    }
+
+    /// The branch's tip as found at start.
+    pub fn set_branch_head(&mut self, head: CommitId) {
+        self.fleet.branch_head = Some(head);
     }
 
     pub fn fleet(&self) -> &Fleet {
@@ -88,6 +101,9 @@ impl Supervisor {
             Request::Restart { agent } => self.request_restart(now, &agent),
             Request::Plan => self.request_plan(now),
             Request::Fetch => self.request_fetch(now),
+            Request::RetryCredential { credential } => {
+                self.request_retry_credential(now, &credential)
+            }
             Request::End { ending } => self.request_end(now, ending),
         };
         self.settle(now);
@@ -143,6 +159,32 @@ impl Supervisor {
             } => {
                 self.on_paste_failed(now, &agent, incarnation, &reason);
             }
+            Event::PoolRead { credentials } => self.on_pool_read(now, credentials),
+            Event::WindowsTold {
+                agent,
+                incarnation,
+                windows,
+            } => self.on_windows_told(now, &agent, incarnation, windows),
+            Event::Lent {
+                agent,
+                incarnation,
+                credential,
+            } => self.on_lent(now, &agent, incarnation, &credential),
+            Event::LendFailed {
+                agent,
+                incarnation,
+                credential,
+                reason,
+            } => self.on_lend_failed(now, &agent, incarnation, &credential, &reason),
+            Event::Refreshed {
+                credential,
+                expires_at,
+            } => self.on_refreshed(now, &credential, expires_at),
+            Event::RefreshFailed {
+                credential,
+                reason,
+                dead,
+            } => self.on_refresh_failed(now, &credential, &reason, dead),
             Event::QueueChanged(queue) => {
                 self.queue = queue;
                 self.note_arrivals();
@@ -202,6 +244,7 @@ impl Supervisor {
             .chain(self.merging_deadlines())
             .chain(self.quiet_deadlines())
             .chain(self.planning_deadline())
+            .chain(self.pool_deadlines())
             .min_by_key(|(at, _)| *at)
     }
 
@@ -209,6 +252,7 @@ impl Supervisor {
     /// the manager is asked to plan, an ending ends. Level-triggered, so that a missed moment
     /// does not matter.
     fn settle(&mut self, now: Timestamp) {
+        self.tend_pool(now);
         if !self.ready {
             self.end_if_done(now);
             return;
@@ -217,6 +261,11 @@ impl Supervisor {
         self.plan_if_needed(now);
         self.dispatch(now);
         self.end_if_done(now);
+    }
+
+    /// What a delay is stretched by.
+    fn fraction(&self) -> f64 {
+        f64::from(self.jitter) / 1000.0
     }
 
     fn act(&mut self, action: Action) {

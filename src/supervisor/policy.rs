@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::{AgentId, ProjectId};
 
 /// Fixed for one run of the daemon.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     pub project: ProjectId,
     pub branch: String,
@@ -31,6 +31,17 @@ pub struct Policy {
     /// From paste to its UserPromptSubmit. Observed: 30 to 120 ms.
     pub receipt_deadline: Duration,
     pub delivery_attempts: u32,
+    /// Used part of a window, in per cent, from which agents are moved to another credential
+    /// before they meet the limit.
+    pub switch_at_percent: f64,
+    /// They are moved only to one with less than this used, so that they are not moved again soon.
+    pub switch_back_percent: f64,
+    /// Between two such moves of one agent.
+    pub switch_cool_down: Duration,
+    /// How long before its end an access token is renewed.
+    pub refresh_ahead: Duration,
+    /// Between two agents that come to the same credential, so that they do not arrive as a herd.
+    pub lend_pace: Duration,
 }
 
 impl Policy {
@@ -74,6 +85,11 @@ impl Default for Policy {
             start_deadline: Duration::from_secs(120),
             receipt_deadline: Duration::from_secs(8),
             delivery_attempts: 4,
+            switch_at_percent: 95.0,
+            switch_back_percent: 85.0,
+            switch_cool_down: Duration::from_secs(300),
+            refresh_ahead: Duration::from_secs(1800),
+            lend_pace: Duration::from_secs(2),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::action::Action;
+use super::pool::LIMIT_DIALOG;
 use super::state::{Phase, QUIET};
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
 
@@ -31,6 +32,12 @@ impl Supervisor {
             return;
         };
         match agent.phase {
+            // Its limit was met while nobody listened.
+            Phase::Starting { greeted: true, .. } | Phase::Working
+                if is_limit_dialog(&screen) && (agent.phase != Phase::Working || agent.doubted) =>
+            {
+                self.close_the_limits_dialog(now, id);
+            }
             Phase::Starting { .. } => self.first_screen(now, id, screen),
             Phase::Waiting { .. } => match screen {
                 Screen::Ready | Screen::Draft => self.at_prompt(now, id),
@@ -58,6 +65,28 @@ impl Supervisor {
             | Phase::Backoff { .. }
             | Phase::Failed => {}
         }
+    }
+
+    /// The look after it decides; a dialog that stays is for a person.
+    fn close_the_limits_dialog(&mut self, now: Timestamp, id: &AgentId) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        if let Some(held) = agent.held.as_mut().filter(|held| held.delivered) {
+            held.interrupted = true;
+        }
+        let until = now + LOOK_AT_DIALOG;
+        agent.enter(
+            now,
+            Phase::Waiting { until },
+            "closing the dialog of its limit",
+        );
+        let close = Action::CloseDialog {
+            agent: id.clone(),
+            incarnation: agent.incarnation,
+            name: LIMIT_DIALOG.to_owned(),
+        };
+        self.act(close);
     }
 
     /// Its turn ended and nobody heard of it: what it did is there, so it is told to look first.
@@ -240,6 +269,10 @@ impl Supervisor {
 }
 
 const NOT_LOGGED_IN: &str = "Claude Code says it is not logged in: its credential is not accepted";
+
+fn is_limit_dialog(screen: &Screen) -> bool {
+    matches!(screen, Screen::Dialog { name } if name == LIMIT_DIALOG)
+}
 
 fn dialog_text(name: &str) -> String {
     format!("a dialog waits for a person: {name}")

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::action::ClaimFor;
+use super::pool::{Lease, Pool};
+use super::texts;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
     AgentId, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId, TaskSource,
@@ -26,6 +28,8 @@ pub struct Fleet {
     pub merging: Merging,
     #[serde(default)]
     pub planning: Planning,
+    #[serde(default)]
+    pub pool: Pool,
     #[serde(default)]
     pub phase: FleetPhase,
     #[serde(default)]
@@ -63,7 +67,10 @@ pub struct AgentState {
     pub session: SessionId,
     /// The conversation exists: the next launch resumes it.
     pub conversed: bool,
+    /// What its instance has, as far as we know.
     pub credential: Option<CredentialId>,
+    #[serde(default)]
+    pub lease: Lease,
     pub container: Option<String>,
     pub held: Option<Held>,
     /// Completions and releases the queue has not confirmed yet.
@@ -132,6 +139,23 @@ pub struct Held {
     /// Times the work on it ended in a crash or in an error that is not the provider's.
     #[serde(default)]
     pub failures: u32,
+    /// The turn on it was cut off and the conversation is whole: what is pasted in place of `text`.
+    #[serde(default)]
+    pub cut_off: Option<String>,
+}
+
+impl Held {
+    /// What is pasted next, and awaited.
+    pub(super) fn words(&self) -> &str {
+        self.cut_off.as_deref().unwrap_or(&self.text)
+    }
+
+    /// To go on is not enough any more: somebody else had the last word, or there is none.
+    pub(super) fn tell_in_full(&mut self) {
+        if self.cut_off.take().is_some() {
+            self.text = texts::again(&self.text);
+        }
+    }
 }
 
 /// An end of a claim that must reach the queue, whatever happens in between.
@@ -182,9 +206,12 @@ pub enum Phase {
         looking: bool,
     },
     Working,
-    /// A turn failed; goes on by itself at `until`.
+    /// A turn failed, or could only fail; goes on by itself at `until`, or as soon as what it waits
+    /// for is there.
     Limited {
         until: Timestamp,
+        #[serde(default)]
+        waits: Waits,
     },
     /// Something only a person can solve, looked at again at `until`.
     Waiting {
@@ -203,6 +230,17 @@ pub enum Phase {
     Failed,
 }
 
+/// What a limited agent waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waits {
+    /// The time alone: the provider is busy, whatever the credential.
+    #[default]
+    ForTime,
+    /// A credential it can work with.
+    ForCredential,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AfterStop {
@@ -219,7 +257,7 @@ impl Phase {
             Self::Starting { until, look_at, .. } if look_at < until => Some((*look_at, "looks")),
             Self::Starting { until, .. } => Some((*until, "start deadline")),
             Self::Delivering { until, .. } => Some((*until, "receipt deadline")),
-            Self::Limited { until } => Some((*until, "goes on")),
+            Self::Limited { until, .. } => Some((*until, "goes on")),
             Self::Waiting { until } => Some((*until, "looks again")),
             Self::Backoff { until, .. } => Some((*until, "restart")),
             Self::Absent
@@ -267,6 +305,22 @@ impl Phase {
         matches!(
             self,
             Self::Absent | Self::Stopping { .. } | Self::Backoff { .. } | Self::Failed
+        )
+    }
+
+    /// It has, or is about to have, a session that a credential can be lent to.
+    pub(super) fn has_session(&self) -> bool {
+        self.wants_container() && !matches!(self, Self::Stopping { .. })
+    }
+
+    /// It is limited until a credential is there.
+    pub(super) fn wants_credential(&self) -> bool {
+        matches!(
+            self,
+            Self::Limited {
+                waits: Waits::ForCredential,
+                ..
+            }
         )
     }
 
@@ -357,6 +411,7 @@ impl Fleet {
             agents,
             merging: Merging::default(),
             planning: Planning::default(),
+            pool: Pool::default(),
             phase: FleetPhase::Running,
             branch_head: None,
             notices: Vec::new(),
@@ -428,7 +483,7 @@ impl Fleet {
         if self.merging.conflicts.values().any(|c| c.paths.is_empty()) {
             return Err("a conflict without a path".into());
         }
-        Ok(())
+        self.check_leases()
     }
 }
 
@@ -449,6 +504,7 @@ impl AgentState {
             session,
             conversed: false,
             credential: None,
+            lease: Lease::default(),
             container: None,
             held: None,
             finishing: Vec::new(),
@@ -470,6 +526,16 @@ impl AgentState {
             in_background: false,
             last_hook: None,
             last_hook_at: None,
+        }
+    }
+
+    /// When the state people see ends by itself.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Limited { until, .. }
+            | Phase::Waiting { until }
+            | Phase::Backoff { until, .. } => Some(until),
+            _ => None,
         }
     }
 

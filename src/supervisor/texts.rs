@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Supervisor;
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, CommitId, Task, TaskSource};
+use crate::model::{AgentId, CommitId, Fault, Task, TaskSource};
 
 /// Conflict text per merge task; more helps nobody.
 const CONFLICT_TEXT: usize = 6000;
@@ -87,6 +87,16 @@ pub(super) fn again(text: &str) -> String {
     format!(
         "{AGAIN} Look at what is there (git status, git log), then finish what follows.\n\n{text}"
     )
+}
+
+/// For a conversation that is whole but for the end of its last turn.
+pub(super) fn go_on(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::QuotaSpent { .. } | Fault::TooFast => {
+            "Your last turn was cut off by a usage limit, which is over now. Go on where you stopped."
+        }
+        _ => "Your last turn was cut off by an error of the service. Go on where you stopped.",
+    }
 }
 
 pub(super) fn first_plan(context: &TextContext) -> String {

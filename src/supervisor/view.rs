@@ -32,6 +32,7 @@ impl Supervisor {
                 .values()
                 .map(|agent| self.agent_view(agent))
                 .collect(),
+            credentials: self.credential_views(now),
             tasks: self.queue.counts,
             merges: fleet.merge_counts(),
             planning: PlanningView {
@@ -69,6 +70,7 @@ impl Supervisor {
             state: agent.phase.word().to_owned(),
             reason: agent.reason.clone(),
             since: agent.since,
+            until: agent.until(),
             session: Some(agent.session.clone()),
             container: agent.container.clone(),
             credential: agent.credential.clone(),

@@ -126,6 +126,7 @@ fn empty_view() -> FleetView {
         push_problem: None,
         tmux_socket: String::new(),
         task_list_directory: String::new(),
+        credentials: Vec::new(),
         agents: Vec::new(),
         tasks: TaskCounts::default(),
         merges: MergeCounts::default(),
@@ -666,6 +667,7 @@ async fn loopback(driver: &Arc<FakeDriver>) -> Result<(std::net::SocketAddr, Can
 async fn a_wrong_token_or_agent_is_refused_before_anything_is_read() -> Result<()> {
     let driver = Arc::new(FakeDriver::default());
     let (address, stop) = loopback(&driver).await?;
+    orchestrator::ports::tls::choose_provider();
     let client = reqwest::Client::builder().no_proxy().build()?;
     for (agent, token) in [
         ("guest", "wrong"),

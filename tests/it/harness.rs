@@ -125,7 +125,11 @@ impl Place {
 
     pub async fn start(&self) -> Result<Running> {
         let now = Timestamp(1_795_000_000_000);
-        let pool = credentials::load_pool(&self.config.claude_configs, now);
+        let pool = credentials::load_pool(
+            &self.config.claude_configs,
+            now,
+            &credentials::Logins::new(&self.config.state_directory),
+        );
         let options = RunOptions {
             runtime: Arc::new(self.runtime.clone()),
             panes: self.panes.clone(),

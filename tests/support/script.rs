@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use orchestrator::model::Timestamp;
 use orchestrator::testing::scripted_model::{
-    Answer, Condition, ModelRequest, Pattern, Rule, Scenario, Script, Step,
+    Answer, Condition, Failure, ModelRequest, Pattern, Rule, Scenario, Script, Step,
 };
 
 /// Every instruction in full, once; the model's own records are cut.
@@ -16,9 +17,69 @@ impl Heard {
     }
 }
 
+/// What the provider does with a credential, by its last characters.
+#[derive(Clone)]
+struct Treatment {
+    credential: String,
+    /// Instead of an answer, until this time.
+    failure: Option<(Failure, Timestamp)>,
+    /// With every answer.
+    headers: Vec<(String, String)>,
+}
+
+/// Limits and refusals, which tests change while the fleet works.
+#[derive(Clone, Default)]
+pub struct Provider(Arc<Mutex<Vec<Treatment>>>);
+
+impl Provider {
+    /// From now on, until `until`.
+    pub fn fails(&self, credential: &str, failure: Failure, until: Timestamp) {
+        self.0.lock().unwrap().push(Treatment {
+            credential: credential.to_owned(),
+            failure: Some((failure, until)),
+            headers: Vec::new(),
+        });
+    }
+
+    /// Every answer tells so much of the 5-hour window as used.
+    pub fn used(&self, credential: &str, part: &str, reset: Timestamp) {
+        let header =
+            |name: &str, value: String| (format!("anthropic-ratelimit-unified-{name}"), value);
+        self.0.lock().unwrap().push(Treatment {
+            credential: credential.to_owned(),
+            failure: None,
+            headers: vec![
+                header("status", "allowed_warning".into()),
+                header("5h-utilization", part.into()),
+                header("5h-reset", (reset.0 / 1000).to_string()),
+            ],
+        });
+    }
+
+    fn treat(&self, request: &ModelRequest, answer: Answer) -> Answer {
+        let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+        let all = self.0.lock().unwrap().clone();
+        let mut answer = answer;
+        for one in all {
+            if !request.credential.ends_with(&one.credential) {
+                continue;
+            }
+            match one.failure {
+                Some((failure, until)) if now < until => return Answer::Error(failure),
+                _ => {}
+            }
+            if let Answer::Turn(turn) = &mut answer {
+                turn.headers.extend(one.headers);
+            }
+        }
+        answer
+    }
+}
+
 /// Plays a scenario and remembers what it was told.
 pub struct Listening {
     pub scenario: Scenario,
+    pub provider: Provider,
     pub heard: Heard,
 }
 
@@ -29,7 +90,7 @@ impl Script for Listening {
             let told = conversation.instruction.clone().unwrap_or_default();
             self.heard.0.lock().unwrap().push(told);
         }
-        self.scenario.answer(request)
+        self.provider.treat(request, self.scenario.answer(request))
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::LONG;
 use super::run::{Ran, eventually};
-use super::script::{Heard, Listening, worker_script};
+use super::script::{Heard, Listening, Provider, worker_script};
 
 /// One test at a time starts containers.
 static TURN: Mutex<()> = Mutex::new(());
@@ -51,6 +51,7 @@ pub struct Stage {
     tokio: tokio::runtime::Runtime,
     model: Option<ScriptedModel>,
     pub heard: Heard,
+    pub provider: Provider,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -91,6 +92,7 @@ impl Stage {
             tokio,
             model: None,
             heard: Heard::default(),
+            provider: Provider::default(),
             _turn: turn,
         };
         stage.make_remote(&setup.files);
@@ -127,7 +129,12 @@ impl Stage {
     fn start_model(&mut self, scenario: Scenario) -> String {
         let project = ProjectId::new(format!("{}-model", self.project));
         let heard = self.heard.clone();
-        let script = Arc::new(Listening { scenario, heard });
+        let provider = self.provider.clone();
+        let script = Arc::new(Listening {
+            scenario,
+            provider,
+            heard,
+        });
         let model = self.tokio.block_on(async move {
             let docker = DockerRuntime::connect(None).await.unwrap();
             let network = docker.ensure_network(&project).await.unwrap();
@@ -162,6 +169,19 @@ impl Stage {
                 "ANTHROPIC_API_KEY": format!("{SECRET}-first"),
             }}),
         );
+    }
+
+    /// Sets a key of the configuration; before the fleet is started.
+    pub fn configure(&self, key: &str, value: Value) {
+        let path = self.config().join("orchestrator.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(path, format!("{config:#}\n")).unwrap();
+    }
+
+    pub fn remove_credential(&self, name: &str) {
+        let path = self.config().join(format!("credentials/{name}.json"));
+        std::fs::remove_file(path).unwrap();
     }
 
     pub fn write_credential(&self, name: &str, value: &Value) {

@@ -119,6 +119,7 @@ pub(crate) fn fleet() -> FleetView {
         tmux_socket: "orchestrator-demo".into(),
         task_list_directory: "/state/checkouts/manager".into(),
         agents: vec![manager, working, limited, failed],
+        credentials: Vec::new(),
         tasks: TaskCounts {
             available: 4,
             claimed: 1,
@@ -160,6 +161,7 @@ fn agent(id: AgentId, state: &str, reason: &str, seconds: i64) -> AgentView {
         state: state.into(),
         reason: reason.into(),
         since: Timestamp(NOW.0 - seconds * 1000),
+        until: None,
         session: None,
         container: None,
         credential: Some("login".into()),

@@ -28,6 +28,11 @@ struct Served {
     http: Client,
 }
 
+fn client() -> Client {
+    crate::ports::tls::choose_provider();
+    Client::builder().no_proxy().timeout(LONG).build().unwrap()
+}
+
 impl Served {
     async fn start() -> Self {
         let control = FakeControl::new();
@@ -36,7 +41,7 @@ impl Served {
         let shutdown = CancellationToken::new();
         let router = router(control.clone(), Access::Token("sesame".into()));
         let task = tokio::spawn(serve_tcp(listener, router, shutdown.clone()));
-        let http = Client::builder().no_proxy().timeout(LONG).build().unwrap();
+        let http = client();
         Self {
             control,
             address,
@@ -98,6 +103,9 @@ async fn each_request_reaches_the_supervisor_as_itself() {
     served
         .send(Method::POST, "/api/v1/agents/worker-2/restart")
         .await;
+    served
+        .send(Method::POST, "/api/v1/credentials/team.max-1/retry")
+        .await;
     let drain = served
         .request(Method::POST, "/api/v1/end")
         .json(&json!({"ending": "drain"}));
@@ -109,6 +117,9 @@ async fn each_request_reaches_the_supervisor_as_itself() {
             Request::Fetch,
             Request::Restart {
                 agent: "worker-2".into()
+            },
+            Request::RetryCredential {
+                credential: "team.max-1".into()
             },
             Request::End {
                 ending: Ending::Drain
@@ -214,7 +225,7 @@ async fn an_empty_token_lets_nobody_in() {
     let router = router(control, Access::Token(String::new()));
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(serve_tcp(listener, router, shutdown.clone()));
-    let http = Client::builder().no_proxy().build().unwrap();
+    let http = client();
     let request = http.get(format!("http://{address}/api/status"));
     let response = request.bearer_auth("").send().await.unwrap();
     assert_eq!(problem(response, 401).await, "UNAUTHORIZED");
@@ -332,7 +343,7 @@ async fn no_more_than_so_many_connections_are_served_and_silent_ones_are_cut() {
     // The only place is taken by one that says nothing; the second is served once that one is cut.
     let mut silent = TcpStream::connect(address).await.unwrap();
     silent.write_all(b"GET /api/v1/hea").await.unwrap();
-    let http = Client::builder().no_proxy().timeout(LONG).build().unwrap();
+    let http = client();
     let health = http.get(format!("http://{address}/api/v1/health"));
     assert_eq!(health.send().await.unwrap().status(), 200);
     let mut rest = Vec::new();

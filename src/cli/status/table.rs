@@ -3,6 +3,7 @@
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
 use super::Look;
+use crate::cli::credentials::until;
 use crate::cli::format::{age, count, cut, safe};
 use crate::cli::output::Colour;
 use crate::model::view::{AgentView, FleetView};
@@ -45,16 +46,17 @@ pub(super) fn agents(view: &FleetView, look: Look) -> String {
         HEADER.map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Dim)),
     );
     for agent in &view.agents {
-        table.add_row(row(agent, look));
+        table.add_row(row(view, agent, look));
     }
     let text = table.to_string();
     let lines = text.lines().map(str::trim_end);
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
-fn row(agent: &AgentView, look: Look) -> Vec<Cell> {
+fn row(view: &FleetView, agent: &AgentView, look: Look) -> Vec<Cell> {
     let usage = &agent.usage;
-    let state = format!("{}: {}", agent.state, cut(&safe(&agent.reason), MAX_TEXT));
+    let word = until(view, &agent.state, agent.until);
+    let state = format!("{word}: {}", cut(&safe(&agent.reason), MAX_TEXT));
     let task = agent.task.as_ref().map_or_else(String::new, |task| {
         let again = if task.attempts > 1 {
             format!(" (attempt {})", task.attempts)

@@ -33,7 +33,7 @@ impl Shared {
             .await;
     }
 
-    async fn look(&self, agent: &AgentId) -> PortResult<Screen> {
+    pub(super) async fn look(&self, agent: &AgentId) -> PortResult<Screen> {
         let text = self.house.panes.capture(agent).await?;
         Ok(screen::classify(&text))
     }

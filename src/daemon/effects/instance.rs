@@ -3,6 +3,7 @@
 //! Everything mounted read-only is written by rename, so that a running instance never reads half
 //! a file; everything an agent can write is made once and then left alone.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -13,9 +14,12 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::claude::launch::WORKSPACE;
-use crate::claude::seed::Seed;
-use crate::claude::settings::{MANAGED_FILE, ManagedSettings, managed_settings};
+use crate::claude::seed::{self, Seed};
+use crate::claude::settings::{
+    MANAGED_FILE, ManagedSettings, PresentSettings, ROUTING_VARIABLES, managed_settings,
+};
 use crate::claude::transcript;
+use crate::credentials::Material;
 use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, SessionId};
 use crate::ports::{ErrorKind, PortError, PortResult};
@@ -76,41 +80,75 @@ pub(in crate::daemon) fn prepare(
     for owned in [paths.home(), paths.spool()] {
         directory(&owned, 0o700, house.owner)?;
     }
-    let lent = credential.and_then(|id| house.credentials.get(id));
-    let material = lent.map(crate::credentials::Credential::material);
-    write_settings(house, &paths.managed(), material)?;
-    if let Some(material) = material {
-        crate::credentials::write(&paths.credentials(), material, house.owner).map_err(
-            |error| {
-                PortError::new(
-                    ErrorKind::Transient,
-                    format!("could not write the credential of {agent}"),
-                )
-                .because(error)
-            },
-        )?;
+    if let Some(lent) = credential.and_then(|id| house.pool.get(id)) {
+        let settings = wanted_settings(house, lent.material());
+        write_settings(house, &paths.managed(), &settings)?;
+        write_login(house, agent, lent.material())?;
+    } else {
+        // Its file is gone: it goes on with what it has.
+        let present = present_settings(&paths.managed());
+        let settings = ManagedSettings {
+            environment: present.credential_environment(),
+            api_key_helper: present.api_key_helper,
+            ..ManagedSettings::default()
+        };
+        write_settings(house, &paths.managed(), &settings)?;
     }
     seed(house, &paths.home())
 }
 
-fn write_settings(
+/// What a credential puts into the managed settings. Where requests go is said there in any case,
+/// so the configuration's word on it is repeated: a gateway for all, where the credential has none.
+pub(super) fn wanted_settings(house: &House, material: &Material) -> ManagedSettings {
+    let mut environment = routing(house);
+    let own = material.settings_env.iter();
+    environment.extend(own.map(|(name, secret)| (name.clone(), secret.expose().to_owned())));
+    let helper = material.api_key_helper.as_ref();
+    ManagedSettings {
+        environment,
+        api_key_helper: helper.map(|secret| secret.expose().to_owned()),
+        ..ManagedSettings::default()
+    }
+}
+
+/// Secrets are left out: those of `environment` would take every login's place.
+fn routing(house: &House) -> BTreeMap<String, String> {
+    let environment = house.config.environment.iter();
+    environment
+        .filter(|(name, _)| {
+            ROUTING_VARIABLES.contains(&name.as_str())
+                && !name.ends_with("_KEY")
+                && !name.ends_with("_TOKEN")
+        })
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// The managed settings as they lie there; nothing where there are none yet.
+pub(super) fn present_settings(managed: &Path) -> PresentSettings {
+    fs::read(managed.join(MANAGED_FILE))
+        .ok()
+        .and_then(|bytes| PresentSettings::read(&bytes))
+        .unwrap_or_default()
+}
+
+pub(super) fn write_login(house: &House, agent: &AgentId, material: &Material) -> PortResult<()> {
+    let directory = house.paths.agent(agent).credentials();
+    crate::credentials::write(&directory, material, house.owner).map_err(|error| {
+        PortError::new(
+            ErrorKind::Transient,
+            format!("could not write the credential of {agent}"),
+        )
+        .because(error)
+    })
+}
+
+pub(super) fn write_settings(
     house: &House,
     managed: &Path,
-    material: Option<&crate::credentials::Material>,
+    wanted: &ManagedSettings,
 ) -> PortResult<()> {
-    let mut wanted = ManagedSettings::default();
-    if let Some(material) = material {
-        for (name, secret) in &material.settings_env {
-            wanted
-                .environment
-                .insert(name.clone(), secret.expose().to_owned());
-        }
-        wanted.api_key_helper = material
-            .api_key_helper
-            .as_ref()
-            .map(|secret| secret.expose().to_owned());
-    }
-    let text = managed_settings(&wanted).to_string();
+    let text = managed_settings(wanted).to_string();
     // Readable by the agent's user: Claude Code itself reads it.
     replace(
         &managed.join(MANAGED_FILE),
@@ -121,11 +159,21 @@ fn write_settings(
     .map_err(failed("write", MANAGED_FILE))
 }
 
+/// Whether the key that ends like this may be used by an instance that runs: Claude Code has asked
+/// nobody about it otherwise, and counts as logged out.
+pub(super) fn is_approved(house: &House, agent: &AgentId, suffix: &str) -> bool {
+    let home = house.paths.agent(agent).home();
+    let file = Path::new(".claude").join(SEEDED);
+    read_beneath(&home, &file, SEED_LIMIT)
+        .is_ok_and(|bytes| seed::is_approved(&String::from_utf8_lossy(&bytes), suffix))
+}
+
 /// `.claude.json` and the link to the login file, in the home the agent can write.
 fn seed(house: &House, home: &Path) -> PortResult<()> {
     let seed = Seed {
         approved_keys: house
-            .credentials
+            .pool
+            .all()
             .values()
             .filter_map(|credential| credential.material().approved_key_suffix.as_ref())
             .map(|secret| secret.expose().to_owned())

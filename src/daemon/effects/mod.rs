@@ -7,6 +7,7 @@ mod compose;
 mod deliver;
 mod instance;
 mod launch;
+mod lend;
 mod refs;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     branch: tokio::sync::Mutex<()>,
     compose: compose::ComposeFile,
     tokens: Arc<TokenCounts>,
+    /// How often each agent's Claude Code has said that it has read its settings again.
+    settings_read: tokio::sync::watch::Sender<BTreeMap<AgentId, u64>>,
 }
 
 /// Start and stop of one agent exclude each other, and a stop is remembered: a launch of that life
@@ -91,6 +94,7 @@ impl Effects {
             branch: tokio::sync::Mutex::default(),
             compose: compose::ComposeFile::default(),
             tokens: Arc::default(),
+            settings_read: tokio::sync::watch::Sender::default(),
         });
         let git = lane(&shared, &tracker);
         let remote = lane(&shared, &tracker);
@@ -116,6 +120,13 @@ impl Effects {
         });
     }
 
+    /// An agent's Claude Code has read its settings again.
+    pub(super) fn settings_were_read(&self, agent: &AgentId) {
+        self.shared
+            .settings_read
+            .send_modify(|counts| *counts.entry(agent.clone()).or_default() += 1);
+    }
+
     pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
         let lane = match &action {
             Action::Merge { .. } => self.git.clone(),
@@ -124,6 +135,8 @@ impl Effects {
             | Action::Adopt { agent, .. }
             | Action::EnsurePane { agent }
             | Action::Paste { agent, .. }
+            | Action::Lend { agent, .. }
+            | Action::CloseDialog { agent, .. }
             | Action::Import { agent, .. } => self.lane_of(&agent.clone()),
             _ => {
                 let shared = self.shared.clone();
@@ -228,6 +241,17 @@ impl Shared {
                 self.push().await;
             }
             Action::FetchRemote => self.fetch().await,
+            Action::Lend {
+                agent,
+                incarnation,
+                credential,
+            } => self.lend(agent, incarnation, credential).await,
+            Action::Refresh { credential } => self.refresh(credential).await,
+            Action::CloseDialog {
+                agent,
+                incarnation,
+                name,
+            } => self.close_dialog(agent, incarnation, name).await,
             Action::Claim { .. }
             | Action::Answer { .. }
             | Action::Complete { .. }

@@ -12,7 +12,12 @@ const STOP_FEEDBACK: &str = "Stop hook feedback:\n";
 const STOP_CONTEXT: &str = "<system-reminder>\nStop hook additional context: ";
 /// Texts that ask to go on with the task at hand, in lower case. Claude Code itself sends
 /// `Continue from where you left off.` and `[Request interrupted by user]`.
-const CONTINUATIONS: [&str; 3] = ["continue", "you were interrupted", "[request interrupted"];
+const CONTINUATIONS: [&str; 4] = [
+    "continue",
+    "you were interrupted",
+    "[request interrupted",
+    "your last turn was cut off",
+];
 /// A longer text is a task even if it starts like a continuation.
 const LONGEST_CONTINUATION: usize = 200;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::World;
 use super::mind::Doing;
-use crate::model::{AgentId, HookFact, SessionId};
+use super::pool::LIMIT_DIALOG;
+use crate::model::{AgentId, Fault, HookFact, SessionId};
 use crate::supervisor::Event;
 
 /// How a turn ends.
@@ -53,6 +54,9 @@ impl World {
         if self.minds[agent].dialog.is_some() {
             return false;
         }
+        if let Some(fault) = self.credential_fault(agent) {
+            return self.turn_fails_as(agent, fault);
+        }
         if !turn.idle {
             self.works(agent, &text);
         }
@@ -88,7 +92,27 @@ impl World {
         }
     }
 
+    /// Whatever its credential is like.
     pub fn turn_fails(&mut self, agent: &AgentId, error: &str) -> bool {
+        let fault = match error {
+            "rate_limit" => Fault::TooFast,
+            "server_error" => Fault::Overloaded,
+            "authentication_failed" => Fault::LoginRefused,
+            "billing_error" => Fault::Billing,
+            "model_not_found" => Fault::ModelRefused,
+            "invalid_request" | "max_output_tokens" => Fault::TaskRefused,
+            _ => Fault::Unclear,
+        };
+        self.turn_fails_with(agent, error, "said the server", fault)
+    }
+
+    pub(super) fn turn_fails_with(
+        &mut self,
+        agent: &AgentId,
+        error: &str,
+        message: &str,
+        fault: Fault,
+    ) -> bool {
         let Some(Doing::Working { text }) = self.doing(agent).cloned() else {
             return false;
         };
@@ -96,11 +120,12 @@ impl World {
             mind.doing = Doing::AtPrompt;
             mind.interrupted = Some(text);
         }
+        self.fault = Some(fault);
         self.hook(
             agent,
             HookFact::TurnFailed {
                 error: error.to_owned(),
-                message: "said the server".into(),
+                message: message.to_owned(),
             },
         );
         true
@@ -218,6 +243,15 @@ impl World {
         closed
     }
 
+    /// What a person does who knows that one dialog is not for people.
+    fn answers_dialog(&mut self, agent: &AgentId) -> bool {
+        let open = self
+            .minds
+            .get(agent)
+            .and_then(|mind| mind.dialog.as_deref());
+        open.is_some_and(|name| name != LIMIT_DIALOG) && self.closes_dialog(agent)
+    }
+
     pub fn asks_permission(&mut self, agent: &AgentId) -> bool {
         let working = matches!(self.doing(agent), Some(Doing::Working { .. }));
         if working {
@@ -284,7 +318,7 @@ impl World {
     }
 
     fn natural(&mut self, agent: &AgentId) -> bool {
-        self.closes_dialog(agent)
+        self.answers_dialog(agent)
             || self.boot(agent)
             || self.background_ends(agent)
             || self.turn_ends(agent, &Turn::default())

@@ -10,6 +10,11 @@ impl World {
     pub(super) fn hook(&mut self, agent: &AgentId, fact: HookFact) {
         self.callbacks += 1;
         let callback = CallbackId::new(format!("cb-{}", self.callbacks));
+        if let HookFact::TurnFailed { .. } = fact
+            && let Some(fault) = self.fault.take()
+        {
+            self.faults.insert(callback.clone(), fault);
+        }
         let stopped = matches!(fact, HookFact::Stopped { .. });
         let life = self.live(agent);
         let mut report = HookReport {
@@ -19,6 +24,7 @@ impl World {
             session: self.minds[agent].session.clone(),
             head: Some(self.git.head(agent)),
             spooled: false,
+            at: None,
             fact,
         };
         if stopped && let Some(mind) = self.minds.get_mut(agent) {
@@ -49,9 +55,11 @@ impl World {
                 .is_some_and(|sent| sent.trim() == text.trim()),
             _ => false,
         };
+        let fault = self.faults.get(&report.callback).cloned();
         self.observe(Event::Hook(HookInput {
             report,
             receipt,
+            fault,
             jitter: 500,
         }));
     }

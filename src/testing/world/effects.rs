@@ -145,6 +145,22 @@ impl World {
                 }
                 return self.paste(&agent, incarnation, &text, clear);
             }
+            Action::Lend {
+                agent,
+                incarnation,
+                credential,
+            } => Some(self.lend(agent, incarnation, credential)),
+            Action::Refresh { credential } => Some(self.refresh(credential)),
+            Action::CloseDialog {
+                agent,
+                incarnation,
+                name,
+            } => {
+                if let Some(mind) = self.minds.get_mut(&agent) {
+                    mind.dialog.take_if(|open| *open == name);
+                }
+                Some(self.look(&agent, incarnation))
+            }
             Action::Import { agent, .. } => Some(self.import(agent)),
             Action::Merge { agent, commit, .. } => {
                 let outcome = self.git.merge(&commit);
@@ -199,6 +215,8 @@ impl World {
             return failed("a container of this life has ended already", true);
         }
         container.running = true;
+        let lent = self.fleet().agents[agent].credential.clone();
+        self.equip(agent, lent);
         self.doors.insert(agent.clone(), incarnation);
         Event::Launched {
             agent: agent.clone(),

@@ -2,17 +2,25 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{CommitId, HookAnswer, HookFact, Reply, Screen};
+use crate::model::{
+    AgentId, CommitId, CredentialView, HookAnswer, HookFact, Reply, Screen, Window,
+};
 use crate::supervisor::{
     Action, AgentState, Event, Fleet, ImportOutcome, Inventory, MergeOutcome, PushOutcome,
     RemoteOutcome,
 };
 
 const TEXT: usize = 60;
+/// Reasons name credentials and times, which are what matters.
+const REASON: usize = 140;
 
 fn cut(text: &str) -> String {
+    cut_at(text, TEXT)
+}
+
+fn cut_at(text: &str, length: usize) -> String {
     let line = text.lines().collect::<Vec<_>>().join(" ");
-    let mut short: String = line.chars().take(TEXT).collect();
+    let mut short: String = line.chars().take(length).collect();
     if short.len() < line.len() {
         short.push('…');
     }
@@ -41,6 +49,30 @@ pub(super) fn event(event: &Event) -> Option<String> {
                 .collect();
             format!("inventory: [{}]", all.join(", "))
         }
+        Event::PoolRead { credentials } => {
+            let names: Vec<&str> = credentials.iter().map(|one| one.id.as_str()).collect();
+            format!("pool: {}", names.join(", "))
+        }
+        Event::WindowsTold { agent, windows, .. } => {
+            let used = |window: Option<Window>| {
+                window.map_or_else(|| "-".to_owned(), |w| format!("{:.0} %", w.used_percent))
+            };
+            let (five, seven) = (used(windows.five_hour), used(windows.seven_day));
+            format!("{agent} tells its windows: 5-hour {five}, weekly {seven}")
+        }
+        Event::Lent {
+            agent, credential, ..
+        } => format!("{agent} has {credential}"),
+        Event::LendFailed {
+            agent,
+            credential,
+            reason,
+            ..
+        } => format!("{agent} not lent {credential}: {reason}"),
+        Event::Refreshed { credential, .. } => format!("{credential} refreshed"),
+        Event::RefreshFailed {
+            credential, reason, ..
+        } => format!("{credential} not refreshed: {reason}"),
         Event::Launched {
             agent, incarnation, ..
         } => format!("{agent} {incarnation} launched"),
@@ -161,6 +193,11 @@ pub(super) fn action(action: &Action) -> Option<String> {
             let how = if *resume { "resume" } else { "new" };
             format!("launch {agent} {incarnation} {how} {session}")
         }
+        Action::Lend {
+            agent, credential, ..
+        } => format!("lend {credential} to {agent}"),
+        Action::Refresh { credential } => format!("refresh {credential}"),
+        Action::CloseDialog { agent, name, .. } => format!("close {name} of {agent}"),
         Action::Adopt { agent, incarnation } => format!("adopt {agent} {incarnation}"),
         Action::StopContainer {
             agent, incarnation, ..
@@ -229,8 +266,21 @@ pub(super) fn state(agent: &AgentState) -> String {
         agent.id,
         agent.incarnation,
         agent.phase.word(),
-        cut(&agent.reason)
+        cut_at(&agent.reason, REASON)
     )
+}
+
+/// A credential as people see it.
+pub(super) fn credential(view: &CredentialView) -> String {
+    let lent: Vec<&str> = view.lent_to.iter().map(AgentId::as_str).collect();
+    let lent = if lent.is_empty() {
+        "nobody".to_owned()
+    } else {
+        lent.join(", ")
+    };
+    let reason = view.reason.as_ref();
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("\"{}\" {}, {lent} has it{reason}", view.id, view.state)
 }
 
 /// Branch and planning as people see them.

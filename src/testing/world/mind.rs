@@ -1,6 +1,6 @@
 //! What an agent's Claude Code does, as far as the outside can tell.
 
-use crate::model::{CallbackId, Screen, SessionId};
+use crate::model::{CallbackId, CredentialId, Screen, SessionId};
 
 /// What it does now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub struct Mind {
     pub swallow: u32,
     /// The dialog that opens at the next start.
     pub dialog_at_start: Option<String>,
+    /// What its instance has: a credential and which edition of its token.
+    pub credential: Option<(CredentialId, u64)>,
+    /// The dialog of the limit opens at the next one; once per process.
+    pub dialog_at_limit: bool,
 }
 
 impl Mind {
@@ -53,6 +57,8 @@ impl Mind {
             dirty: Vec::new(),
             swallow: 0,
             dialog_at_start: None,
+            credential: None,
+            dialog_at_limit: false,
         }
     }
 

@@ -12,6 +12,7 @@ mod effects;
 mod git;
 mod lines;
 mod mind;
+mod pool;
 mod queue;
 mod script;
 #[cfg(test)]
@@ -23,12 +24,13 @@ use std::time::Duration;
 pub use behave::Turn;
 pub use git::WorldGit;
 pub use mind::{Doing, Mind};
+pub use pool::{Account, Accounts};
 pub use queue::WorldQueue;
 pub use script::run_script;
 
 use crate::model::{
-    AgentId, CallbackId, Ending, HookAnswer, HookReport, Incarnation, Reply, Request, SessionId,
-    Timestamp,
+    AgentId, CallbackId, Ending, Fault, HookAnswer, HookReport, Incarnation, Reply, Request,
+    SessionId, Timestamp,
 };
 use crate::supervisor::{
     Action, Event, Fleet, FleetPhase, Inventory, Policy, SeenContainer, Supervisor,
@@ -66,6 +68,8 @@ pub struct World {
     pub policy: Policy,
     pub queue: WorldQueue,
     pub git: WorldGit,
+    /// What the credentials are really like. None: the fleet has no pool.
+    pub accounts: Accounts,
     pub minds: BTreeMap<AgentId, Mind>,
     pub containers: BTreeMap<(AgentId, Incarnation), Container>,
     pub outbox: Vec<Waiting>,
@@ -96,6 +100,10 @@ pub struct World {
     /// This daemon has seen an inventory.
     inventoried: bool,
     callbacks: u64,
+    /// Why turns failed, by callback, as their texts would say.
+    faults: BTreeMap<CallbackId, Fault>,
+    /// Of the failure that is just being told.
+    fault: Option<Fault>,
     decisions: u32,
 }
 
@@ -114,6 +122,7 @@ impl World {
             policy,
             queue,
             git: WorldGit::default(),
+            accounts: Accounts::default(),
             minds: agents.into_iter().map(|id| (id, Mind::new())).collect(),
             containers: BTreeMap::new(),
             outbox: Vec::new(),
@@ -135,6 +144,8 @@ impl World {
             inbox: VecDeque::new(),
             inventoried: false,
             callbacks: 0,
+            faults: BTreeMap::new(),
+            fault: None,
             decisions: 0,
         }
     }
@@ -184,6 +195,7 @@ impl World {
             self.decided(actions);
         }
         self.observe(Event::DirectionSeen { present: direction });
+        self.read_pool();
         let inventory = self.inventory();
         self.observe(Event::InventoryTaken(inventory));
     }
@@ -268,6 +280,7 @@ impl World {
         if self.crash_point() {
             return;
         }
+        self.check_work(&actions);
         for action in actions {
             if let Some(line) = lines::action(&action) {
                 self.trace.push(format!("  > {line}"));

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::behave::Turn;
-use super::{World, lines};
-use crate::model::{AgentId, Ending, Request};
+use super::{Account, World, lines};
+use crate::model::{AgentId, CredentialId, Ending, Request, Timestamp, Window, Windows};
 use crate::supervisor::{Policy, PushOutcome};
 
 /// Runs a script and renders it. Each line of the result shows an input (`>>`), an event (`<`), an
@@ -61,7 +61,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn duration(word: &str) -> Result<Duration, String> {
-    let bad = || format!("`{word}` is no duration; write 90s, 500ms or 5m");
+    let bad = || format!("`{word}` is no duration; write 90s, 500ms, 5m, 2h or 3d");
     let split = word.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
     let (number, unit) = word.split_at(split);
     let number: u64 = number.parse().map_err(|_| bad())?;
@@ -69,6 +69,8 @@ fn duration(word: &str) -> Result<Duration, String> {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3600)),
+        "d" => Ok(Duration::from_secs(number * 86400)),
         _ => Err(bad()),
     }
 }
@@ -149,6 +151,14 @@ impl Script {
                 world.launch_faults.push(*retry == "once");
                 true
             }
+            ["pool", names @ ..] => {
+                let named = names.iter().map(|name| Account::named(name));
+                world.accounts.extend(named);
+                true
+            }
+            ["credential", name, rest @ ..] => {
+                Self::of_credential(world, &CredentialId::new(*name), rest)?
+            }
             [verb, agent, rest @ ..] => return Self::of_agent(world, verb, agent, rest),
             _ => return Err(format!("`{line}` is no command")),
         };
@@ -201,6 +211,10 @@ impl Script {
             ("dialog", [dialog]) => world.opens_dialog(&agent, dialog),
             ("close-dialog", []) => world.closes_dialog(&agent),
             ("restart", []) => world.request(Request::Restart { agent }).is_some(),
+            ("windows", words) => {
+                let windows = Self::windows(world.now, words)?;
+                world.tells_windows(&agent, windows)
+            }
             ("add-task", [text]) => {
                 world.add_task(&agent, text);
                 true
@@ -214,6 +228,68 @@ impl Script {
         };
         world.run_outbox();
         Ok(applied)
+    }
+
+    fn of_credential(world: &mut World, id: &CredentialId, rest: &[&str]) -> Result<bool, String> {
+        match rest {
+            ["spent-for", time] => return Ok(world.limit(id, duration(time)?, true)),
+            ["spent-for", time, "untold"] => return Ok(world.limit(id, duration(time)?, false)),
+            ["new-file"] => return Ok(world.new_file(id)),
+            ["retry"] => {
+                let credential = id.clone();
+                return Ok(world
+                    .request(Request::RetryCredential { credential })
+                    .is_some());
+            }
+            _ => {}
+        }
+        let now = world.now;
+        let Some(account) = world.accounts.get_mut(id) else {
+            return Err(format!("there is no credential `{id}`"));
+        };
+        match rest {
+            ["expires-in", time] => account.info.expires_at = Some(now + duration(time)?),
+            ["revoked"] => account.accepted = account.token + 1,
+            ["dead"] => {
+                account.accepted = account.token + 1;
+                account.dead = true;
+            }
+            ["unpaid"] => account.unpaid = true,
+            ["refresh-fails", times] => {
+                account.refresh_faults = times.parse().map_err(|_| "how often?".to_owned())?;
+            }
+            ["removed"] => {
+                account.there = false;
+                world.read_pool();
+            }
+            _ => {
+                return Err(format!(
+                    "`{}` is no word about a credential",
+                    rest.join(" ")
+                ));
+            }
+        }
+        Ok(true)
+    }
+
+    /// `5h=96@2h`: so much of the window is used, and so long until it ends.
+    fn windows(now: Timestamp, words: &[&str]) -> Result<Windows, String> {
+        let mut windows = Windows::default();
+        for word in words {
+            let bad = || format!("`{word}` is no window; write 5h=96@2h or 7d=40@3d");
+            let (name, rest) = word.split_once('=').ok_or_else(bad)?;
+            let (used, left) = rest.split_once('@').ok_or_else(bad)?;
+            let window = Some(Window {
+                used_percent: used.parse().map_err(|_| bad())?,
+                resets_at: now + duration(left)?,
+            });
+            match name {
+                "5h" => windows.five_hour = window,
+                "7d" => windows.seven_day = window,
+                _ => return Err(bad()),
+            }
+        }
+        Ok(windows)
     }
 
     /// What will happen to an agent later.
@@ -231,6 +307,7 @@ impl Script {
             ("swallow-pastes", [count]) => {
                 mind.swallow = count.parse().map_err(|_| "how many?".to_owned())?;
             }
+            ("dialog-at-limit", []) => mind.dialog_at_limit = true,
             ("draft", [text]) => mind.draft = Some((*text).to_owned()),
             _ => return Err(format!("`{verb}` with {} words is no command", rest.len())),
         }
@@ -257,6 +334,13 @@ impl Script {
             .values()
             .map(|agent| (agent.id.to_string(), lines::state(agent)))
             .collect();
+        if let Some(supervisor) = self.world.supervisor() {
+            let credentials = supervisor.view(self.world.now).credentials;
+            let lines = credentials
+                .iter()
+                .map(|view| (view.id.to_string(), lines::credential(view)));
+            states.extend(lines);
+        }
         states.push(("fleet".into(), lines::fleet(&fleet)));
         for (who, state) in states {
             if self.shown.get(&who) != Some(&state) {

@@ -68,8 +68,10 @@ fn spooled(incarnation: Incarnation, fact: HookFact) -> Event {
             session: None,
             head: None,
             spooled: true,
+            at: None,
             fact,
         },
+        fault: None,
         receipt: false,
         jitter: 0,
     })

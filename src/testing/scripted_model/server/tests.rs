@@ -29,6 +29,7 @@ fn limited_then_done() -> Scenario {
 }
 
 async fn ask(model: &ScriptedModel, body: Value) -> reqwest::Response {
+    crate::ports::tls::choose_provider();
     Client::new()
         .post(format!("http://{}/v1/messages?beta=true", model.address))
         .header("authorization", "Bearer sk-ant-oat01-secret-abcdef")
@@ -95,6 +96,7 @@ async fn a_title_is_answered_by_its_schema_and_never_reaches_the_script() {
 async fn bad_requests_get_the_errors_of_the_api() {
     let model = start(Scenario::default()).await;
     let url = |path: &str| format!("http://{}{path}", model.address);
+    crate::ports::tls::choose_provider();
     let client = Client::new();
     let kind = async |response: reqwest::Response, status: u16| {
         assert_eq!(response.status().as_u16(), status);
