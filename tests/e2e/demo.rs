@@ -26,7 +26,7 @@ fn the_demo_shows_everything_and_leaves_nothing() {
     assert!(report["conflicts"].as_u64().unwrap() > 0);
     assert_eq!(report["conflicts"], report["resolved"]);
     let mishaps = report["mishaps"].as_array().unwrap();
-    assert_eq!(mishaps.len(), 2, "{report:#}");
+    assert_eq!(mishaps.len(), 3, "{report:#}");
     for mishap in mishaps {
         assert_eq!(mishap["recovered"], true, "{report:#}");
         assert!(mishap["seconds"].as_f64().unwrap() > 0.0, "{report:#}");

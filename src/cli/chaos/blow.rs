@@ -17,7 +17,7 @@ use super::own_engine::OwnEngine;
 use crate::model::view::{AgentView, FleetView};
 use crate::model::{AgentId, Incarnation, SessionId, Timestamp};
 use crate::ports::{ExecSpec, Runtime as _};
-use crate::testing::scripted_model::RequestKind;
+use crate::testing::scripted_model::{Answered, RequestKind};
 
 /// What a fault that lasts lasts.
 const SHORTEST: Duration = Duration::from_millis(1500);
@@ -25,6 +25,9 @@ const LONGEST: Duration = Duration::from_secs(6);
 
 /// A start without an image to build takes well under a second, on a full disk it may not come up.
 const START: Duration = Duration::from_secs(90);
+
+/// A credential's limit ends after this. Claude Code tells people the minute, not the second.
+const RESET: Duration = Duration::from_secs(60);
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -88,7 +91,7 @@ impl Blow {
             .find(|agent| targets.first() == Some(&agent.id))
             .and_then(|agent| agent.container.clone());
         let hold = match fault {
-            Fault::Container | Fault::Tmux | Fault::Pane => Duration::ZERO,
+            Fault::Container | Fault::Tmux | Fault::Pane | Fault::Limit => Duration::ZERO,
             Fault::Supervisor => dice.between(Duration::from_millis(100), Duration::from_secs(4)),
             _ => dice.between(SHORTEST, LONGEST),
         };
@@ -133,6 +136,12 @@ impl Blow {
                 set_clock(tools, offset)
             }
             Fault::Disk => tools.disk.as_ref().map_or(Ok(()), SmallDisk::fill),
+            Fault::Limit => {
+                if let Some(credential) = self.credential(stage) {
+                    stage.limits.spend(&credential, now().1 + RESET);
+                }
+                Ok(())
+            }
             Fault::Engine => match &mut tools.engine {
                 Some(engine) => engine.stop().await,
                 None => Ok(()),
@@ -167,10 +176,19 @@ impl Blow {
                     engine.start().await?;
                 }
             }
-            Fault::Container | Fault::Tmux | Fault::Pane => {}
+            Fault::Container | Fault::Tmux | Fault::Pane | Fault::Limit => {}
         }
         self.since = now();
         Ok(())
+    }
+
+    /// The one that the agent asked the model with last.
+    fn credential(&self, stage: &Stage) -> Option<String> {
+        let before = self.before.get(self.targets.first()?)?;
+        let requests = stage.model.requests();
+        let mut last = requests.iter().rev();
+        let asked = last.find(|record| record.session == before.session)?;
+        Some(asked.credential.clone())
     }
 
     /// Its container may have ended meanwhile, by a second fault.
@@ -254,7 +272,10 @@ impl Blow {
                 || before.is_some_and(|before| record.session == before.session)
         };
         stage.model.requests().iter().rev().any(|record| {
-            record.at > self.since.1 && record.kind == RequestKind::Turn && session(record)
+            record.at > self.since.1
+                && record.kind == RequestKind::Turn
+                && matches!(record.answered, Answered::Turn { .. })
+                && session(record)
         })
     }
 }

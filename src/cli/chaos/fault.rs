@@ -20,11 +20,12 @@ pub(super) enum Fault {
     Freeze,
     Clock,
     Disk,
+    Limit,
     Engine,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Supervisor,
         Self::Container,
         Self::Tmux,
@@ -33,6 +34,7 @@ impl Fault {
         Self::Freeze,
         Self::Clock,
         Self::Disk,
+        Self::Limit,
         Self::Engine,
     ];
 
@@ -46,6 +48,7 @@ impl Fault {
             Self::Freeze => "freeze",
             Self::Clock => "clock",
             Self::Disk => "disk",
+            Self::Limit => "limit",
             Self::Engine => "engine",
         }
     }
@@ -60,6 +63,7 @@ impl Fault {
             Self::Freeze => "agent's processes stopped (SIGSTOP) for a while",
             Self::Clock => "wall clock off by an hour for a while",
             Self::Disk => "state disk full for a while",
+            Self::Limit => "usage limit of the credential in use",
             Self::Engine => "Docker daemon restarted",
         }
     }
@@ -68,7 +72,7 @@ impl Fault {
     pub(super) fn hits_one(self) -> bool {
         matches!(
             self,
-            Self::Container | Self::Pane | Self::Network | Self::Freeze
+            Self::Container | Self::Pane | Self::Network | Self::Freeze | Self::Limit
         )
     }
 

@@ -21,7 +21,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::demo::interruption::Interruption;
-use super::demo::stage::{CHUNK_MS, Setting, Stage};
+use super::demo::stage::{CHUNK_MS, Setting, Stage, credential_end};
 use super::error::Result;
 use super::{Error, Exit, format, output};
 use crate::daemon::SystemEntropy;
@@ -54,6 +54,7 @@ Faults:
   freeze       an agent's processes are stopped (SIGSTOP) for some seconds
   clock        the supervisor's wall clock is off by an hour, either way, for some seconds
   disk         the disk of the state directory is full for some seconds (root)
+  limit        the credential that an agent uses reaches its limit for a minute
   engine       the Docker daemon is stopped and started again (root, with --own-engine)
 
 Examples:
@@ -175,6 +176,8 @@ async fn set(
         "restart": {"burst": 1000, "maximumBackoff": "5s"},
         "tasks": {"attempts": 100},
     });
+    // One more than can be at their limit at once, most often.
+    setting.credentials = (1..=3).map(credential_end).collect();
     let stage = Stage::set(setting).await?;
     Ok(Set {
         seed,

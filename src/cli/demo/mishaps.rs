@@ -1,5 +1,5 @@
-//! What breaks in the demo, on purpose: a container in the middle of its agent's task, then the
-//! supervisor itself. How each was got over is taken from the fleet and from the model's record.
+//! What breaks in the demo, on purpose: the credential of a worker reaches its limit and a container
+//! is killed, each in the middle of a task, then the supervisor itself. How each was got over is taken from the fleet and from the model's record.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,13 @@ use super::stage::Stage;
 use crate::model::view::{AgentView, FleetView};
 use crate::model::{AgentId, SessionId, Timestamp};
 use crate::testing::sample;
-use crate::testing::scripted_model::{RequestKind, RequestRecord};
+use crate::testing::scripted_model::{Answered, RequestKind, RequestRecord};
 
 /// How long there is no supervisor.
 const ABSENCE: Duration = Duration::from_secs(1);
+
+/// When the limit ends: long after the demo.
+const RESET: Duration = Duration::from_secs(3600);
 
 /// A start without an image to build takes well under a second.
 const START: Duration = Duration::from_secs(60);
@@ -30,9 +33,10 @@ pub(super) struct Mishap {
     pub(super) detail: String,
 }
 
-/// One after the other, each when the one before is got over.
+/// The limit and the container at once, the supervisor when both are got over.
 #[derive(Default)]
 pub(super) struct Mishaps {
+    limit: Course<Spent>,
     container: Course<Killed>,
     supervisor: Course<Absent>,
 }
@@ -64,69 +68,105 @@ struct Absent {
     requests: u64,
 }
 
+/// A worker whose credential reached its limit.
+struct Spent {
+    before: AgentView,
+    since: Timestamp,
+    credential: String,
+}
+
+impl<T> Course<T> {
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Over(_))
+    }
+
+    fn is_under_way(&self) -> bool {
+        matches!(self, Self::UnderWay(_))
+    }
+
+    /// What became of it, whether it came to an end or not.
+    fn told(&self, what: &'static str) -> Mishap {
+        let detail = match self {
+            Self::Over(mishap) => return mishap.clone(),
+            Self::UnderWay(_) => "work did not go on",
+            Self::ToCome => "the moment for it did not come",
+        };
+        Mishap {
+            what,
+            agent: None,
+            recovered: false,
+            seconds: None,
+            detail: detail.to_owned(),
+        }
+    }
+
+    fn end(&mut self, mishap: Option<Mishap>) {
+        if let Some(mishap) = mishap {
+            output::say(&format!("  got over  {}: {}", mishap.what, mishap.detail));
+            *self = Self::Over(mishap);
+        }
+    }
+}
+
 impl Mishaps {
     /// All happened and were got over.
     pub(super) fn over(&self) -> bool {
-        matches!(
-            (&self.container, &self.supervisor),
-            (Course::Over(_), Course::Over(_))
-        )
+        self.limit.is_over() && self.container.is_over() && self.supervisor.is_over()
     }
 
     /// Is something broken now?
     pub(super) fn under_way(&self) -> bool {
-        matches!(self.container, Course::UnderWay(_))
-            || matches!(self.supervisor, Course::UnderWay(_))
+        self.limit.is_under_way() || self.container.is_under_way() || self.supervisor.is_under_way()
     }
 
     /// Breaks what is to break at this moment, and sees what works again.
     pub(super) async fn go_on(&mut self, stage: &mut Stage, view: &FleetView) -> Result<()> {
+        match &self.limit {
+            Course::ToCome => {
+                if let Some(spent) = spend_credential(stage, view) {
+                    self.limit = Course::UnderWay(spent);
+                }
+            }
+            Course::UnderWay(spent) => {
+                let mishap = spent.over(stage, view);
+                self.limit.end(mishap);
+            }
+            Course::Over(_) => {}
+        }
         match &self.container {
             Course::ToCome => {
                 if let Some(killed) = kill_container(stage, view).await? {
                     self.container = Course::UnderWay(killed);
                 }
-                return Ok(());
             }
             Course::UnderWay(killed) => {
-                let Some(mishap) = killed.over(stage, view) else {
-                    return Ok(());
-                };
-                told(&mishap);
-                self.container = Course::Over(mishap);
+                let mishap = killed.over(stage, view);
+                self.container.end(mishap);
             }
             Course::Over(_) => {}
         }
         match &self.supervisor {
-            Course::ToCome => {
+            Course::ToCome if self.limit.is_over() && self.container.is_over() => {
                 if let Some(absent) = kill_supervisor(stage, view).await? {
                     self.supervisor = Course::UnderWay(absent);
                 }
             }
             Course::UnderWay(absent) => {
-                if let Some(mishap) = absent.over(view) {
-                    told(&mishap);
-                    self.supervisor = Course::Over(mishap);
-                }
+                let mishap = absent.over(view);
+                self.supervisor.end(mishap);
             }
-            Course::Over(_) => {}
+            Course::ToCome | Course::Over(_) => {}
         }
         Ok(())
     }
 
-    /// Both, whether they came to an end or not.
+    /// All of them, whether they came to an end or not.
     pub(super) fn list(&self) -> Vec<Mishap> {
-        let container = match &self.container {
-            Course::Over(mishap) => mishap.clone(),
-            Course::UnderWay(killed) => not_over(CONTAINER, Some(killed.agent.clone())),
-            Course::ToCome => never(CONTAINER),
-        };
-        let supervisor = match &self.supervisor {
-            Course::Over(mishap) => mishap.clone(),
-            Course::UnderWay(_) => not_over(SUPERVISOR, None),
-            Course::ToCome => never(SUPERVISOR),
-        };
-        vec![container, supervisor]
+        vec![
+            self.limit.told(LIMIT),
+            self.container.told(CONTAINER),
+            self.supervisor.told(SUPERVISOR),
+        ]
     }
 
     /// The agent whose container was killed.
@@ -139,30 +179,60 @@ impl Mishaps {
     }
 }
 
+const LIMIT: &str = "a worker's credential reaches its limit in the middle of a task";
 const CONTAINER: &str = "a container is killed in the middle of a task";
 const SUPERVISOR: &str = "the supervisor is killed (kill -9) and started again";
 
-fn told(mishap: &Mishap) {
-    output::say(&format!("  got over  {}: {}", mishap.what, mishap.detail));
-}
-
-fn never(what: &'static str) -> Mishap {
-    Mishap {
-        what,
-        agent: None,
-        recovered: false,
-        seconds: None,
-        detail: "the moment for it did not come".into(),
+/// The first worker, once it has used a tool for its task.
+fn spend_credential(stage: &Stage, view: &FleetView) -> Option<Spent> {
+    let worker = AgentId::worker(1);
+    let agent = view.agents.iter().find(|agent| agent.id == worker)?;
+    if !at_work(agent) {
+        return None;
     }
+    let record = turns_of(stage, agent.session.as_ref()).find(|record| record.step > 0)?;
+    output::say(&format!("  mishap    {LIMIT}: {worker}"));
+    let since = now();
+    stage.limits.spend(&record.credential, since + RESET);
+    Some(Spent {
+        before: agent.clone(),
+        since,
+        credential: record.credential,
+    })
 }
 
-fn not_over(what: &'static str, agent: Option<AgentId>) -> Mishap {
-    Mishap {
-        what,
-        agent,
-        recovered: false,
-        seconds: None,
-        detail: "work did not go on".into(),
+impl Spent {
+    /// When the model answers it with another credential.
+    fn over(&self, stage: &Stage, view: &FleetView) -> Option<Mishap> {
+        let agent = view
+            .agents
+            .iter()
+            .find(|agent| agent.id == self.before.id)?;
+        let refused = turns_of(stage, agent.session.as_ref())
+            .find(|record| record.at >= self.since && record.credential == self.credential)?
+            .at;
+        let answered = turns_of(stage, agent.session.as_ref()).find(|record| {
+            record.at > self.since
+                && record.credential != self.credential
+                && matches!(record.answered, Answered::Turn { .. })
+        })?;
+        let took = answered.at.since(refused).as_secs_f64();
+        let same = agent.container == self.before.container && agent.session == self.before.session;
+        Some(Mishap {
+            what: LIMIT,
+            agent: Some(agent.id.clone()),
+            recovered: same,
+            seconds: Some(took),
+            detail: format!(
+                "{} went on with another credential after {took:.1} s, in {}",
+                agent.id,
+                if same {
+                    "the same process"
+                } else {
+                    "ANOTHER process"
+                },
+            ),
+        })
     }
 }
 

@@ -27,8 +27,9 @@ use stage::{CHUNK_MS, Setting, Stage};
 ///
 /// Starts a manager and three workers, each a real Claude Code in its own container and tmux
 /// session, against a scripted model that runs inside this program. The manager plans, the workers
-/// build and commit, their branches are merged, two of them conflict and the manager resolves. One
-/// container is killed in the middle of a task, and so is the supervisor itself; both come back.
+/// build and commit, their branches are merged, two of them conflict and the manager resolves. A
+/// worker's credential reaches its limit, a container is killed in the middle of a task, and so is
+/// the supervisor itself; work goes on each time.
 /// Exit code 1 when any of it did not happen.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\

@@ -22,7 +22,7 @@ use crate::ports::Runtime as _;
 use crate::runtime::docker::DockerRuntime;
 use crate::telemetry;
 use crate::testing::sample::{self, SampleError};
-use crate::testing::scripted_model::{Script, ScriptedModel};
+use crate::testing::scripted_model::{Limits, Script, ScriptedModel};
 
 /// What the scripted model streams between two pieces of an answer, in milliseconds.
 pub(in crate::cli) const CHUNK_MS: u64 = 20;
@@ -43,6 +43,8 @@ pub(in crate::cli) struct Setting {
     /// Makes the repository at a path.
     pub(in crate::cli) repository: MakeRepository,
     pub(in crate::cli) script: Arc<dyn Script>,
+    /// Logins that only the scripted model takes: the last six characters of each one's token.
+    pub(in crate::cli) credentials: Vec<String>,
     /// Keys put over those of the usual `orchestrator.json`.
     pub(in crate::cli) config: Value,
     /// Arguments for the supervisor's process.
@@ -63,6 +65,7 @@ impl Setting {
             directory,
             repository: Box::new(sample::create),
             script,
+            credentials: vec![credential_end(1), credential_end(2)],
             config: json!({}),
             arguments: Vec::new(),
         })
@@ -80,7 +83,14 @@ pub(in crate::cli) struct Stage {
     pub(in crate::cli) engine: Engine,
     pub(in crate::cli) client: Client,
     pub(in crate::cli) model: ScriptedModel,
+    /// Reaches the limits of credentials.
+    pub(in crate::cli) limits: Limits,
     pub(in crate::cli) supervisor: SupervisorProcess,
+}
+
+/// The last six characters of a credential's token: all that is kept of it anywhere.
+pub(in crate::cli) fn credential_end(number: usize) -> String {
+    format!("login{number}")
 }
 
 impl Stage {
@@ -96,9 +106,11 @@ impl Stage {
             .ensure_network(&project)
             .await
             .map_err(wiring::prerequisite)?;
-        let model = start_model(&network.gateway, setting.script).await?;
+        let limits = Limits::over(setting.script);
+        let model = start_model(&network.gateway, Arc::new(limits.clone())).await?;
         let url = format!("http://{}", model.address);
         write_config(directory.path(), &project, &url, &setting.config)?;
+        write_credentials(directory.path(), &setting.credentials)?;
         let config_directory = config_directory(directory.path());
         let settings = wiring::load(&config_directory, &[])?;
         let config = Box::new(settings.loaded.config);
@@ -112,6 +124,7 @@ impl Stage {
             engine,
             client,
             model,
+            limits,
             supervisor,
         };
         stage.supervisor.start(FIRST_START).await?;
@@ -224,17 +237,17 @@ async fn start_model(gateway: &str, script: Arc<dyn Script>) -> Result<ScriptedM
         .map_err(|error| Error::io("cannot start the scripted model", &error))
 }
 
-/// A config directory as a user would write it, with two credentials that only the scripted model takes.
+/// A config directory as a user would write it.
 fn write_config(directory: &Path, project: &ProjectId, model: &str, over: &Value) -> Result<()> {
     let config = config_directory(directory);
-    let credentials = config.join("credentials");
     let failed = |error| Error::io(format!("cannot write {}", config.display()), &error);
-    fs::create_dir_all(&credentials).map_err(failed)?;
+    fs::create_dir_all(&config).map_err(failed)?;
     let mut orchestrator = json!({
         "repositoryUrl": repository(directory),
         "branch": sample::BRANCH,
         "workerCount": sample::WORKERS,
         "claudeConfigs": "credentials/*.json",
+        "environment": {"ANTHROPIC_BASE_URL": model},
         "project": project,
         "stateDirectory": state_directory(directory),
         "planning": {"coolDown": "5s"},
@@ -245,13 +258,23 @@ fn write_config(directory: &Path, project: &ProjectId, model: &str, over: &Value
     for (key, value) in over.as_object().into_iter().flatten() {
         orchestrator[key] = value.clone();
     }
-    write_private(&config.join("orchestrator.json"), &orchestrator).map_err(failed)?;
-    for name in ["first", "second"] {
-        let settings = json!({"env": {
-            "ANTHROPIC_BASE_URL": model,
-            "ANTHROPIC_API_KEY": format!("sk-ant-demo-0000000000000000000000-{name}"),
+    write_private(&config.join("orchestrator.json"), &orchestrator).map_err(failed)
+}
+
+/// Logins of a plan with a 5-hour and a weekly window, without a refresh token: the scripted model
+/// is all that ever sees them.
+fn write_credentials(directory: &Path, ends: &[String]) -> Result<()> {
+    let credentials = config_directory(directory).join("credentials");
+    let failed = |error| Error::io(format!("cannot write {}", credentials.display()), &error);
+    fs::create_dir_all(&credentials).map_err(failed)?;
+    for end in ends {
+        let login = json!({"claudeAiOauth": {
+            "accessToken": format!("sk-ant-demo-0000000000000000000000-{end}"),
+            "scopes": ["user:inference", "user:profile"],
+            "subscriptionType": "max",
+            "rateLimitTier": "default_claude_max_20x",
         }});
-        write_private(&credentials.join(format!("{name}.json")), &settings).map_err(failed)?;
+        write_private(&credentials.join(format!("{end}.json")), &login).map_err(failed)?;
     }
     Ok(())
 }
