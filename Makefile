@@ -1,7 +1,7 @@
 # `make help` says what there is. Everything here works as root, or as a user in the group `docker`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format-check clippy docs deny build install toolchain
+.PHONY: help demo chaos test lint format-check clippy docs deny build install toolchain
 
 CARGO ?= cargo
 # Installs what is missing, starts an engine where none answers, and stops only what it started.
@@ -21,15 +21,20 @@ help:
 	@echo "  make install     put orchestrator into ~/.cargo/bin; then: orchestrator init --help"
 	@echo
 	@echo "Working on it:"
+	@echo "  make chaos       faults on a sample fleet while it works, by a seed; nothing may be lost."
+	@echo "                   Options: make chaos ARGS='--seed 7 --rounds 50'"
 	@echo "  make test        all tests, on the real Docker, tmux, git and Claude Code"
 	@echo "  make lint        format, clippy, documentation, dependencies; warnings are errors"
 	@echo "  make build       an optimised binary in target/release"
 	@echo
-	@echo "demo and test install what is missing (Docker engine, tmux, git, a C compiler, ...) with"
+	@echo "demo, chaos and test install what is missing (Docker engine, tmux, git, a C compiler, ...) with"
 	@echo "apt-get, which takes root or sudo. An engine that answers is used and never stopped."
 
 demo: toolchain
 	@$(ENGINE) $(CARGO) run --locked -- demo $(ARGS)
+
+chaos: toolchain
+	@$(ENGINE) $(CARGO) run --locked -- chaos $(ARGS)
 
 test: toolchain
 	@$(ENGINE) $(CARGO) test --locked --workspace --no-fail-fast

@@ -768,12 +768,13 @@ fn each_action_by_itself_is_carried_out_twice() {
 #[test]
 fn the_daemon_dies_after_every_step_of_a_rotation() {
     for away in [0, 2] {
-        crash_everywhere(Manner {
+        let done = crash_everywhere(Manner {
             away,
             hasty: away == 2,
             credentials: POOL.len(),
             ..Manner::PLAIN
         });
+        has_met(&POOL_ACTIONS, &done.actions_at_crash);
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Called by `main`. Data goes to stdout, messages to stderr. Must never decide what the fleet
 //! does: commands ask the running supervisor through `client`. What runs in this process (the
-//! supervisor itself, `doctor`, `demo`, `view`) is reached through [`wiring`] alone.
+//! supervisor itself, `doctor`, `demo`, `chaos`, `view`) is reached through [`wiring`] alone.
 
 mod args;
 mod attach;
+mod chaos;
 mod completions;
 mod config;
 mod context;
@@ -32,6 +33,7 @@ mod view;
 pub mod wiring;
 
 pub use args::{Cli, Command, command};
+pub use chaos::ChaosArgs;
 pub use demo::DemoArgs;
 pub use error::Error;
 pub use exit::Exit;

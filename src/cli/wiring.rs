@@ -58,11 +58,12 @@ pub fn schema() -> Value {
     config::schema()
 }
 
-/// Runs the supervisor until its end.
+/// Runs the supervisor until its end. `clock_offset`: see [`SystemClock::with_offset_file`].
 pub async fn run_supervisor(
     settings: Settings,
     mode: Mode,
     registry: Option<&Path>,
+    clock_offset: Option<PathBuf>,
 ) -> Result<Exit> {
     let config = settings.loaded.config;
     let redactor = Redactor::new([]);
@@ -72,7 +73,10 @@ pub async fn run_supervisor(
     let pool = load_pool(&config);
     let runtime = connect().await.map_err(prerequisite)?;
     let project = config.project.clone();
-    let options = options(&config, runtime, registry, redactor, Some(signals))?;
+    let mut options = options(&config, runtime, registry, redactor, Some(signals))?;
+    if let Some(file) = clock_offset {
+        options.clock = Arc::new(SystemClock::with_offset_file(file));
+    }
     if mode == Mode::Foreground {
         let socket = daemon::tmux_socket_name(&config);
         output::say(&format!(

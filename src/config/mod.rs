@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 pub use compare::{Applies, Change, changes, settings};
 pub use file::FILE_NAME;
+pub use keys::CLAUDE_VERSION;
 pub use problem::{Origin, Place, Problem, Problems};
 pub use repository::redact as redact_url;
 pub use schema::{markdown_table, schema};

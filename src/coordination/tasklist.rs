@@ -53,6 +53,8 @@ pub struct ParsedList {
     pub reason: Option<String>,
     /// The text was not read at all; it says nothing about items being gone.
     pub unread: bool,
+    /// It is unread because a merge is under way in it: most often for seconds, in a checkout.
+    pub in_conflict: bool,
 }
 
 impl ParsedList {
@@ -79,14 +81,19 @@ pub fn decode(bytes: &[u8]) -> Result<&str, NotText> {
 /// The checklist items of `text`. Never fails: a text without any gives no items and the reason.
 pub fn parse(text: &str) -> ParsedList {
     if text.len() > MAX_LIST_BYTES {
-        return ParsedList {
-            items: Vec::new(),
-            reason: Some(format!(
-                "the list has {} bytes; at most {MAX_LIST_BYTES} are read",
-                text.len()
-            )),
-            unread: true,
-        };
+        return unread(format!(
+            "the list has {} bytes; at most {MAX_LIST_BYTES} are read",
+            text.len()
+        ));
+    }
+    // Somebody is in the middle of a merge: both sides stand there, and the marks between them would
+    // become part of an item, which would then be another one.
+    if let Some(line) = conflict_mark(text) {
+        let mut list = unread(format!(
+            "the list has a conflict in line {line}; it is read again when that is resolved"
+        ));
+        list.in_conflict = true;
+        return list;
     }
     // The parser knows no byte order mark and would not see a list in the first line.
     let start = if text.starts_with('\u{FEFF}') { 3 } else { 0 };
@@ -121,7 +128,27 @@ pub fn parse(text: &str) -> ParsedList {
         items,
         reason,
         unread: false,
+        in_conflict: false,
     }
+}
+
+fn unread(reason: String) -> ParsedList {
+    ParsedList {
+        items: Vec::new(),
+        reason: Some(reason),
+        unread: true,
+        in_conflict: false,
+    }
+}
+
+/// The line, from 1, where a conflict begins that git wrote into the text.
+fn conflict_mark(text: &str) -> Option<usize> {
+    let mut lines = text.lines().enumerate();
+    let (number, _) = lines.find(|(_, line)| line.starts_with("<<<<<<< "))?;
+    lines.find(|(_, line)| *line == "=======")?;
+    lines
+        .any(|(_, line)| line.starts_with(">>>>>>> "))
+        .then_some(number + 1)
 }
 
 /// Which byte ticks an item.

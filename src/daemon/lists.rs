@@ -95,7 +95,15 @@ impl TaskLists {
             }
         };
         let list = tasklist::parse(text);
-        if list.items.is_empty() && !text.trim().is_empty() {
+        if list.in_conflict && source == ListSource::Checkout {
+            tracing::info!(
+                file,
+                reason = list.reason,
+                "not read while it is being merged"
+            );
+            return Ok(());
+        }
+        if list.items.is_empty() && !list.unread && !text.trim().is_empty() {
             problems.push(ListProblem {
                 text: format!("{file} ({}) has no checklist item", source.as_str()),
                 hint: "write tasks as `- [ ] what to do`".into(),

@@ -15,6 +15,7 @@ mod handle;
 mod house;
 mod lists;
 mod logbook;
+mod panes;
 mod paths;
 mod pool;
 mod preflight;

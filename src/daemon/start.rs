@@ -20,6 +20,7 @@ use super::error::DaemonError;
 use super::handle::{DriverHandle, INPUTS, Input};
 use super::house::House;
 use super::lists::TaskLists;
+use super::panes::keep_panes;
 use super::paths::FleetPaths;
 use super::pool;
 use super::prepare::{agents, build_house, load_supervisor};
@@ -337,6 +338,7 @@ fn start_watchers(
 ) -> Watchers {
     tracker.spawn(find_missed_ends(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(watch_disk(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(keep_panes(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(pool::follow(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(follow_engine(
         house.clone(),

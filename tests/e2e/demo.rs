@@ -25,6 +25,12 @@ fn the_demo_shows_everything_and_leaves_nothing() {
     assert!(checks.iter().all(|check| check["ok"] == true), "{report:#}");
     assert!(report["conflicts"].as_u64().unwrap() > 0);
     assert_eq!(report["conflicts"], report["resolved"]);
+    let mishaps = report["mishaps"].as_array().unwrap();
+    assert_eq!(mishaps.len(), 3, "{report:#}");
+    for mishap in mishaps {
+        assert_eq!(mishap["recovered"], true, "{report:#}");
+        assert!(mishap["seconds"].as_f64().unwrap() > 0.0, "{report:#}");
+    }
     let agents = report["agents"].as_array().unwrap();
     assert_eq!(agents.len(), 4);
     assert_eq!(left_in(&temporary), Vec::<String>::new());

@@ -12,6 +12,7 @@
 mod support;
 
 mod bad_input;
+mod chaos;
 mod credentials;
 mod demo;
 mod endings;

@@ -31,7 +31,13 @@ fn the_end_of_the_tmux_server_touches_no_agent() {
         assert_eq!((after.restarts, after.incarnation), (0, before.incarnation));
     }
     assert_eq!(stage.turns_about("gate tmux").len(), 1);
-    // The next delivery needs a pane, and opens it.
+    // People find their sessions again, though nothing is delivered.
+    crate::support::eventually("all sessions are back by themselves", || {
+        let names = stage
+            .tmux(&["list-sessions", "-F", "#{session_name}"])
+            .stdout;
+        (names.lines().count() == 2).then_some(())
+    });
     add(&stage, "one more");
     stage.until_done(2);
     let sessions = stage.tmux(&["list-sessions", "-F", "#{session_name}"]).ok();

@@ -3,25 +3,33 @@
 //! Everything but the model is the real thing: the supervisor as `up` runs it, containers, tmux,
 //! Claude Code, git. Nothing is said to be done that was not seen to happen.
 
+pub(in crate::cli) mod engine;
+pub(in crate::cli) mod interruption;
+mod mishaps;
+pub(in crate::cli) mod process;
 mod report;
-mod stage;
+pub(in crate::cli) mod stage;
 mod watch;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::error::Result;
 use super::{Error, Exit, output};
+use crate::testing::sample;
+use crate::testing::scripted_model::Pacing;
+use interruption::Interruption;
 use report::Report;
-use stage::Stage;
+use stage::{CHUNK_MS, Setting, Stage};
 
 /// Try everything on a sample repository; no account needed
 ///
 /// Starts a manager and three workers, each a real Claude Code in its own container and tmux
 /// session, against a scripted model that runs inside this program. The manager plans, the workers
-/// build and commit, their branches are merged, two of them conflict and the manager resolves.
+/// build and commit, their branches are merged, two of them conflict and the manager resolves. A
+/// worker's credential reaches its limit, a container is killed in the middle of a task, and so is
+/// the supervisor itself; work goes on each time.
 /// Exit code 1 when any of it did not happen.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -44,12 +52,29 @@ pub struct DemoArgs {
     pub think: Duration,
 }
 
-pub(super) async fn run(args: &DemoArgs, registry: Option<&Path>) -> Result<Exit> {
+pub(super) async fn run(args: &DemoArgs) -> Result<Exit> {
     let started = Instant::now();
-    let stage = Stage::set(args, registry).await?;
+    let mut interruption = Interruption::install()?;
+    let think = u64::try_from(args.think.as_millis()).unwrap_or(u64::MAX);
+    let script = sample::demo_script().paced(Pacing {
+        first_ms: think,
+        chunk_ms: CHUNK_MS,
+    });
+    let setting = Setting::new("demo", script.script())?;
+    let mut stage = tokio::select! {
+        stage = Stage::set(setting) => stage?,
+        () = interruption.came() => return Err(Interruption::error()),
+    };
     output::say(&stage.invitation());
     let ready = started.elapsed();
-    let watched = watch::until_done(&stage, args.timeout).await;
+    let watched = tokio::select! {
+        watched = watch::until_done(&mut stage, args.timeout) => Some(watched),
+        () = interruption.came() => None,
+    };
+    let Some(watched) = watched else {
+        stage.strike().await?;
+        return Err(Interruption::error());
+    };
     let report = Report::make(&stage, &watched, ready, started.elapsed()).await;
     if args.json {
         output::json(&report)?;
@@ -58,7 +83,7 @@ pub(super) async fn run(args: &DemoArgs, registry: Option<&Path>) -> Result<Exit
     }
     if args.keep {
         output::say(&stage.kept());
-        stage.wait_for_the_end().await?;
+        stage.wait_for_the_end(&mut interruption).await?;
     } else {
         stage.strike().await?;
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use super::mishaps::{Mishap, Mishaps};
 use super::stage::Stage;
 use super::watch::Watched;
 use crate::claude::launch::WORKSPACE;
@@ -24,6 +25,7 @@ const TEST_OUTPUT: usize = 1024 * 1024;
 pub(super) struct Report {
     pub(super) ok: bool,
     checks: Vec<Check>,
+    mishaps: Vec<Mishap>,
     tasks_done: u32,
     turns: u64,
     merges: u32,
@@ -70,9 +72,17 @@ impl Report {
         }];
         let view = watched.last.as_ref();
         checks.extend(fleet_checks(view));
+        checks.push(lives_check(view, &watched.mishaps));
+        let mishaps = watched.mishaps.list();
+        checks.extend(mishaps.iter().map(|mishap| Check {
+            name: mishap.what,
+            ok: mishap.recovered,
+            detail: mishap.detail.clone(),
+        }));
         checks.push(lists_check(stage));
         let head = remote_head(stage);
         checks.push(features_check(stage, head.as_ref()));
+        checks.push(once_check(stage));
         checks.push(tests_check(stage, view, head.as_ref()).await);
         let merges = view.map(|view| view.merges).unwrap_or_default();
         let agents: Vec<AgentRow> = view
@@ -89,6 +99,7 @@ impl Report {
         Self {
             ok: checks.iter().all(|check| check.ok),
             checks,
+            mishaps,
             tasks_done: view.map_or(0, |view| view.tasks.done),
             turns: agents.iter().map(|agent| agent.turns).sum(),
             merges: merges.merged,
@@ -187,15 +198,66 @@ fn fleet_checks(view: Option<&FleetView>) -> Vec<Check> {
                 .clone()
                 .unwrap_or_else(|| "to the remote's branch".into()),
         },
-        Check {
-            name: "nobody crashed",
-            ok: view.agents.iter().all(|agent| agent.restarts == 0),
-            detail: format!(
-                "{} restarts",
-                view.agents.iter().map(|agent| agent.restarts).sum::<u32>()
-            ),
-        },
     ]
+}
+
+/// Nobody was started again but the agent whose container was killed, and that one once.
+fn lives_check(view: Option<&FleetView>, mishaps: &Mishaps) -> Check {
+    let victim = mishaps.victim();
+    let agents = view.map(|view| &view.agents[..]).unwrap_or_default();
+    let right = agents
+        .iter()
+        .all(|agent| agent.restarts == u32::from(victim.as_ref() == Some(&agent.id)));
+    let restarts: Vec<String> = agents
+        .iter()
+        .filter(|agent| agent.restarts > 0)
+        .map(|agent| format!("{} of {}", agent.restarts, agent.id))
+        .collect();
+    Check {
+        name: "nobody was started again but who was killed",
+        ok: right && !agents.is_empty(),
+        detail: format!(
+            "restarts: {}",
+            if restarts.is_empty() {
+                "none".to_owned()
+            } else {
+                restarts.join(", ")
+            }
+        ),
+    }
+}
+
+/// Each feature is one commit: nobody did again what was done before something broke.
+fn once_check(stage: &Stage) -> Check {
+    let read = || -> Result<Vec<usize>, git2::Error> {
+        let repository = git2::Repository::open_bare(stage.repository())?;
+        let mut walk = repository.revwalk()?;
+        walk.push_ref("refs/heads/main")?;
+        let mut counts = vec![0; sample::FEATURES.len()];
+        for id in walk {
+            let commit = repository.find_commit(id?)?;
+            let subject = commit.summary().ok().flatten().unwrap_or_default();
+            let found = sample::FEATURES
+                .iter()
+                .position(|feature| feature.commit_message == subject);
+            if let Some(place) = found {
+                counts[place] += 1;
+            }
+        }
+        Ok(counts)
+    };
+    let (ok, detail) = match read() {
+        Ok(counts) => (
+            counts.iter().all(|count| *count == 1),
+            format!("commits for each of {} tasks: {counts:?}", counts.len()),
+        ),
+        Err(error) => (false, error.message().to_owned()),
+    };
+    Check {
+        name: "every task was done once",
+        ok,
+        detail,
+    }
 }
 
 /// Every item of every list is ticked on the remote's branch.

@@ -5,56 +5,73 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 
-use super::super::output;
+use super::super::error::Result;
+use super::super::{Error, Exit, output};
+use super::mishaps::Mishaps;
 use super::stage::Stage;
-use crate::model::view::FleetView;
+use crate::model::view::{FleetView, Notice};
 use crate::model::{AgentId, Role};
+
+/// Between two looks at what breaks, when nothing is published.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What was seen.
 pub(super) struct Watched {
     pub(super) last: Option<FleetView>,
+    pub(super) mishaps: Mishaps,
     /// Why it ended before everything had happened.
     pub(super) problem: Option<String>,
     /// From the first snapshot to everything done.
     pub(super) took: Duration,
 }
 
-/// Until every task is done, merged and pushed and every agent rests, or the time is over.
-pub(super) async fn until_done(stage: &Stage, limit: Duration) -> Watched {
+/// Until every task is done, merged and pushed, every mishap is got over and every agent rests, or
+/// the time is over.
+pub(super) async fn until_done(stage: &mut Stage, limit: Duration) -> Watched {
     let started = Instant::now();
-    let mut last = None;
-    let watching = follow(stage, &mut last);
+    let mut watched = Watched {
+        last: None,
+        mishaps: Mishaps::default(),
+        problem: None,
+        took: Duration::ZERO,
+    };
+    let watching = follow(stage, &mut watched);
     let problem = match tokio::time::timeout(limit, watching).await {
-        Ok(problem) => problem,
+        Ok(problem) => problem
+            .err()
+            .map(|error| error.render().trim_end().to_owned()),
         Err(_) => Some(format!("not done after {} s", limit.as_secs())),
     };
-    Watched {
-        last,
-        problem,
-        took: started.elapsed(),
-    }
+    watched.problem = problem;
+    watched.took = started.elapsed();
+    watched
 }
 
-async fn follow(stage: &Stage, last: &mut Option<FleetView>) -> Option<String> {
-    let mut views = match stage.client.watch().await {
-        Ok(views) => views,
-        Err(error) => return Some(format!("the fleet cannot be watched: {error}")),
-    };
+async fn follow(stage: &mut Stage, watched: &mut Watched) -> Result<()> {
     let mut said = Said::default();
-    while let Some(view) = views.next().await {
-        match view {
-            Ok(view) => {
-                said.tell(&view);
-                let done = is_done(&view);
-                *last = Some(view);
-                if done {
-                    return None;
+    loop {
+        // Ends with the supervisor that is killed; then the next one is watched.
+        let mut views = stage.client.watch().await?;
+        loop {
+            let next = tokio::time::timeout(LOOK, views.next()).await;
+            match next {
+                Ok(Some(Ok(view))) => {
+                    said.tell(&view);
+                    watched.last = Some(view);
                 }
+                Ok(Some(Err(_)) | None) if watched.mishaps.under_way() => break,
+                Ok(Some(Err(error))) => return Err(error.into()),
+                Ok(None) => return Err(Error::new(Exit::Failure, "the supervisor ended")),
+                Err(_) => {}
             }
-            Err(error) => return Some(format!("the fleet could not be watched any more: {error}")),
+            if let Some(view) = &watched.last {
+                if is_done(view) && watched.mishaps.over() {
+                    return Ok(());
+                }
+                watched.mishaps.go_on(stage, view).await?;
+            }
         }
     }
-    Some("the supervisor ended".into())
 }
 
 fn is_done(view: &FleetView) -> bool {
@@ -83,7 +100,7 @@ fn is_done(view: &FleetView) -> bool {
 struct Said {
     agents: BTreeMap<AgentId, (String, u32)>,
     merges: (u32, u32, u32),
-    notices: usize,
+    notices: Vec<Notice>,
 }
 
 impl Said {
@@ -115,10 +132,12 @@ impl Said {
             ));
             self.merges = merges;
         }
-        for notice in view.notices.iter().skip(self.notices) {
-            let who = notice.agent.as_ref().map_or("fleet", AgentId::as_str);
-            output::say(&format!("  {who:<9} {}", notice.text));
+        for notice in &view.notices {
+            if !self.notices.contains(notice) {
+                let who = notice.agent.as_ref().map_or("fleet", AgentId::as_str);
+                output::say(&format!("  {who:<9} {}", notice.text));
+            }
         }
-        self.notices = view.notices.len();
+        self.notices.clone_from(&view.notices);
     }
 }

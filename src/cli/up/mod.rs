@@ -52,6 +52,9 @@ pub struct UpArgs {
     /// This process is the background supervisor
     #[arg(long, hide = true, conflicts_with = "detach")]
     background: bool,
+    /// For `chaos`: milliseconds in this file are added to the wall clock, which jumps with them
+    #[arg(long, hide = true, value_name = "FILE", requires = "background")]
+    clock_offset_file: Option<PathBuf>,
 }
 
 impl UpArgs {
@@ -102,7 +105,8 @@ async fn start_it(
     } else {
         Mode::Foreground
     };
-    wiring::run_supervisor(settings, mode, context.registry()).await
+    let clock = args.clock_offset_file.clone();
+    wiring::run_supervisor(settings, mode, context.registry(), clock).await
 }
 
 async fn in_background(
@@ -113,7 +117,11 @@ async fn in_background(
 ) -> Result<Exit> {
     let config = &settings.loaded.config;
     let log = start_log(&config.state_directory)?;
-    let mut child = start(&config.directory, &context.overrides, &log)?;
+    let overrides = context.overrides.iter();
+    let more: Vec<String> = overrides
+        .map(|(key, value)| format!("--set={key}={value}"))
+        .collect();
+    let mut child = start(&config.directory, &more, &log)?;
     let mut relay = Relay::new(log);
     let deadline = Instant::now() + timeout;
     loop {
@@ -161,7 +169,7 @@ async fn up(client: &Client, child: &Child) -> Result<Exit> {
 }
 
 /// Where the background process says what goes wrong before its log is open.
-fn start_log(state: &Path) -> Result<PathBuf> {
+pub(super) fn start_log(state: &Path) -> Result<PathBuf> {
     let directory = state.join("log");
     let failed = |error| Error::io(format!("cannot write to {}", directory.display()), &error);
     fs::DirBuilder::new()
@@ -192,7 +200,8 @@ fn start_log(state: &Path) -> Result<PathBuf> {
     }
 }
 
-fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Child> {
+/// Starts the background process with these further arguments; it writes to `log`.
+pub(super) fn start(config: &Path, more: &[String], log: &Path) -> Result<Child> {
     let failed = |error| Error::io("cannot start the supervisor in the background", &error);
     let program = std::env::current_exe().map_err(failed)?;
     let append = || OpenOptions::new().append(true).open(log);
@@ -201,11 +210,7 @@ fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Ch
         .arg("--background")
         .arg("--config")
         .arg(config)
-        .args(
-            overrides
-                .iter()
-                .map(|(key, value)| format!("--set={key}={value}")),
-        )
+        .args(more)
         .stdin(Stdio::null())
         .stdout(append().map_err(failed)?)
         .stderr(append().map_err(failed)?)
@@ -214,17 +219,18 @@ fn start(config: &Path, overrides: &[(String, String)], log: &Path) -> Result<Ch
 }
 
 /// Shows what the background process writes while it starts.
-struct Relay {
+#[derive(Debug)]
+pub(super) struct Relay {
     path: PathBuf,
     position: u64,
 }
 
 impl Relay {
-    fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         Self { path, position: 0 }
     }
 
-    fn forward(&mut self) {
+    pub(super) fn forward(&mut self) {
         let mut text = String::new();
         let read = File::open(&self.path).and_then(|mut file| {
             file.seek(SeekFrom::Start(self.position))?;

@@ -216,3 +216,14 @@ proptest! {
         parse(&text);
     }
 }
+
+#[test]
+fn a_list_in_the_middle_of_a_merge_is_not_read() {
+    let text = "# Worker\n\n<<<<<<< HEAD\n- [ ] one\n=======\n- [x] one\n>>>>>>> 0123abc\n";
+    let list = parse(text);
+    assert!(list.unread && list.items.is_empty());
+    assert!(list.reason.unwrap().contains("conflict in line 3"));
+    // A word about conflicts is none, and neither is a heading that is underlined.
+    let text = "Title\n=======\n\n- [ ] explain what `<<<<<<< ` means\n";
+    assert_eq!(parse(text).items.len(), 1);
+}

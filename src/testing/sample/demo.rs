@@ -83,7 +83,7 @@ pub fn demo_script() -> Scenario {
 }
 
 /// Merges first: their text may name anything else.
-fn merge_rule() -> Rule {
+pub(super) fn merge_rule() -> Rule {
     let forms = ["", "--no-ff ", "--no-edit ", "--no-ff --no-edit "];
     let patterns = forms
         .iter()

@@ -5,6 +5,7 @@
 //! beside it. Must never touch a repository but the one it is told to, and never call the git command.
 
 mod demo;
+mod errands;
 mod features;
 mod verify;
 
@@ -16,6 +17,7 @@ use include_dir::{Dir, DirEntry, include_dir};
 use crate::model::CommitId;
 
 pub use demo::{demo_script, list_file};
+pub use errands::{ERRANDS, REGISTER, errand, errand_subject, errands_script};
 pub use features::{FEATURES, Feature, WORKERS, item};
 pub use verify::{Verified, verify};
 
@@ -23,6 +25,8 @@ pub use verify::{Verified, verify};
 pub const BRANCH: &str = "main";
 
 static REPO: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/src/testing/sample/repo");
+
+const DIRECTION: &str = "PROJECT_DIRECTION.md";
 
 /// 2026-01-01T00:00:00Z, so that the first commit has the same id everywhere.
 const COMMITTED: i64 = 1_767_225_600;
@@ -47,10 +51,39 @@ pub enum SampleError {
 /// # Errors
 /// When the path is taken or cannot be written.
 pub fn create(path: &Path) -> Result<CommitId, SampleError> {
+    create_from(path, |repository| write_tree(repository, &REPO))
+}
+
+/// The same without a direction, so that nobody plans, and with these files beside the sample's.
+///
+/// # Errors
+/// When the path is taken or cannot be written.
+pub fn create_without_direction(
+    path: &Path,
+    files: &[(String, String)],
+) -> Result<CommitId, SampleError> {
+    create_from(path, |repository| {
+        let sample = repository.find_tree(write_tree(repository, &REPO)?)?;
+        let mut builder = repository.treebuilder(Some(&sample))?;
+        builder.remove(DIRECTION)?;
+        for (name, text) in files {
+            let blob = repository.blob(text.as_bytes())?;
+            builder.insert(name, blob, FileMode::Blob.into())?;
+        }
+        builder.write()
+    })
+}
+
+type MakeTree<'a> = &'a dyn Fn(&Repository) -> Result<Oid, git2::Error>;
+
+fn create_from(
+    path: &Path,
+    tree: impl Fn(&Repository) -> Result<Oid, git2::Error>,
+) -> Result<CommitId, SampleError> {
     if path.symlink_metadata().is_ok() {
         return Err(SampleError::Exists(path.to_owned()));
     }
-    commit_sample(path)
+    commit_sample(path, &tree)
         .map(|id| CommitId::new(id.to_string()))
         .map_err(|source| SampleError::Git {
             path: path.to_owned(),
@@ -58,7 +91,7 @@ pub fn create(path: &Path) -> Result<CommitId, SampleError> {
         })
 }
 
-fn commit_sample(path: &Path) -> Result<Oid, git2::Error> {
+fn commit_sample(path: &Path, make_tree: MakeTree<'_>) -> Result<Oid, git2::Error> {
     let mut options = RepositoryInitOptions::new();
     // No template: a template directory of the machine must not put hooks into the sample.
     options
@@ -67,7 +100,7 @@ fn commit_sample(path: &Path) -> Result<Oid, git2::Error> {
         .external_template(false)
         .initial_head(BRANCH);
     let repository = Repository::init_opts(path, &options)?;
-    let tree = repository.find_tree(write_tree(&repository, &REPO)?)?;
+    let tree = repository.find_tree(make_tree(&repository)?)?;
     let author = Signature::new(
         "Orchestrator Demo",
         "demo@orchestrator.invalid",
@@ -142,6 +175,19 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn without_a_direction_there_are_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.git");
+        create_without_direction(&path, &[("LIST.md".into(), "- [ ] x\n".into())]).unwrap();
+        let repository = Repository::open_bare(&path).unwrap();
+        let tree = repository.head().unwrap().peel_to_tree().unwrap();
+        assert_eq!(file_in(&repository, &tree, DIRECTION).unwrap(), None);
+        let list = file_in(&repository, &tree, "LIST.md").unwrap();
+        assert_eq!(list.as_deref(), Some("- [ ] x\n"));
+        assert!(file_in(&repository, &tree, "Makefile").unwrap().is_some());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! never hold more than a bounded log.
 
 mod answer;
+mod limits;
 mod pattern;
 mod record;
 mod request;
@@ -14,6 +15,7 @@ mod server;
 mod wire;
 
 pub use answer::{Answer, Block, Failure, Pacing, Turn};
+pub use limits::Limits;
 pub use pattern::{Captures, Pattern, PatternError};
 pub use record::{Answered, Counters, RequestKind, RequestRecord};
 pub use request::{Conversation, ModelRequest, ToolResult};

@@ -1,0 +1,252 @@
+//! The script of `chaos`: small errands that leave a trace each time they are run, so that one that
+//! is lost or done twice shows in the history.
+//!
+//! An agent that is told it was interrupted looks first, as any agent should. One that is told
+//! nothing of the kind runs the errand, whatever is there.
+
+use super::demo::merge_rule;
+use crate::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
+
+/// The file that errands of all workers sign, and conflict in.
+pub const REGISTER: &str = "register.txt";
+
+/// The directory of the errands' own files.
+pub const ERRANDS: &str = "errands";
+
+/// The text of a task: plain, so that no Markdown reader changes it.
+pub fn errand(id: &str, signs: bool) -> String {
+    if signs {
+        format!("Run errand {id} and sign the register")
+    } else {
+        format!("Run errand {id} in a file of its own")
+    }
+}
+
+/// The subject of the errand's one commit.
+pub fn errand_subject(id: &str) -> String {
+    format!("errand {id}")
+}
+
+/// Repeats a command while the disk is full, for at most a minute.
+const WITH_PATIENCE: &str = "for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 \
+     21 22 23 24 25 26 27 28 29 30; do COMMAND && break; [ $try = 30 ] && exit 1; sleep 2; done";
+
+const LOOK: &str = "git log --oneline -1; git status --short | head -5; sleep 0.3";
+
+/// A Claude Code that is killed and resumed does its last command once more, by itself: what is there
+/// and not committed was made by this very turn.
+const RUN: &str = "{ { [ -s errands/{{id}}.txt ] && [ -n \"$(git status --short -- errands/{{id}}.txt)\" ]; } \
+     || { mkdir -p errands && echo {{id}} >> errands/{{id}}.txt; }; }";
+
+const SIGN: &str = "{ git add -AN . ; git diff HEAD -- register.txt | grep -qx '+'{{id}} \
+     || echo {{id}} >> register.txt; }";
+
+const CHECK: &str = "sleep 0.4; cat errands/{{id}}.txt";
+
+const COMMIT: &str = "{ git add -A -- errands \
+     && { [ ! -e register.txt ] || git add -- register.txt; } \
+     && { git diff --cached --quiet -- errands register.txt \
+     || git commit -q -m 'errand '{{id}}; }; }";
+
+/// What an interrupted agent does first: is it done? If not, what is half done is taken back.
+const LOOK_AGAIN: &str = "if git log --format=%s | grep -qx 'errand '{{id}}; then echo 'state: done'; \
+     else rm -f .git/index.lock errands/{{id}}.txt; git reset -q -- errands; \
+     if git ls-files --error-unmatch register.txt >/dev/null 2>&1; then git checkout -q HEAD -- register.txt; \
+     else rm -f register.txt; fi; echo 'state: to do'; fi";
+
+const LEFTOVERS: &str = "git add -A -- . && git commit -q -m 'What was left'; git status --short";
+
+/// What the scripted model does for errands, and for conflicts between them.
+pub fn errands_script() -> Scenario {
+    let mut rules = vec![merge_rule()];
+    for (name, text, signs) in [
+        ("signed", "Run errand {id:word} and sign", true),
+        ("own", "Run errand {id:word} in a file", false),
+    ] {
+        // Both are constants that a test reads.
+        let Ok(pattern) = Pattern::new(text) else {
+            continue;
+        };
+        let task = Condition::Text(pattern);
+        let mut again = vec![Step::bash(LOOK_AGAIN, "See what is done of it")];
+        again.push(Step::if_contains(
+            "state: done",
+            vec![Step::say("Errand {{id}} was done already.")],
+            run_steps(signs),
+        ));
+        rules.push(Rule {
+            name: format!("{name} again"),
+            when: vec![Condition::text("You were interrupted"), task.clone()],
+            steps: again,
+            finally: String::new(),
+        });
+        let mut steps = vec![Step::bash(LOOK, "Look around")];
+        steps.extend(run_steps(signs));
+        rules.push(Rule {
+            name: name.to_owned(),
+            when: vec![task],
+            steps,
+            finally: String::new(),
+        });
+    }
+    rules.push(Rule {
+        name: "leftovers".to_owned(),
+        when: vec![Condition::text("ended with uncommitted changes")],
+        steps: vec![Step::bash(LEFTOVERS, "Commit what is left")],
+        finally: "Committed.".to_owned(),
+    });
+    Scenario {
+        rules,
+        ..Scenario::default()
+    }
+}
+
+fn run_steps(signs: bool) -> Vec<Step> {
+    let patiently = |command: &str| WITH_PATIENCE.replace("COMMAND", command);
+    let mut steps = vec![Step::bash(&patiently(RUN), "Run the errand")];
+    if signs {
+        steps.push(Step::bash(&patiently(SIGN), "Sign the register"));
+    }
+    steps.push(Step::bash(CHECK, "Check it"));
+    steps.push(Step::bash(&patiently(COMMIT), "Commit it"));
+    steps.push(Step::if_error(
+        vec![Step::say("Errand {{id}} could not be committed.")],
+        vec![Step::say("Errand {{id}} is done.")],
+    ));
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+    use crate::testing::scripted_model::{
+        Answer, Block, Conversation, ModelRequest, Script as _, ToolResult,
+    };
+
+    /// Plays a turn with a shell in the place of Claude Code; returns its last words.
+    fn play(checkout: &Path, instruction: &str) -> String {
+        let mut conversation = Conversation {
+            ordinal: 1,
+            instruction: Some(instruction.to_owned()),
+            results: Vec::new(),
+        };
+        loop {
+            let request = ModelRequest {
+                conversation: conversation.clone(),
+                ..ModelRequest::default()
+            };
+            let Answer::Turn(turn) = errands_script().answer(&request) else {
+                panic!("an error");
+            };
+            let mut said = String::new();
+            let mut called = false;
+            for block in turn.blocks {
+                match block {
+                    Block::Text(text) => said = text,
+                    Block::ToolUse { input, .. } => {
+                        called = true;
+                        let command = input["command"].as_str().unwrap();
+                        let ran = Command::new("bash")
+                            .args(["-c", command])
+                            .current_dir(checkout)
+                            .output()
+                            .unwrap();
+                        conversation.results.push(ToolResult {
+                            text: String::from_utf8_lossy(&ran.stdout).into_owned(),
+                            is_error: !ran.status.success(),
+                        });
+                    }
+                }
+            }
+            if !called {
+                return said;
+            }
+        }
+    }
+
+    fn git(checkout: &Path, args: &[&str]) -> String {
+        let ran = Command::new("git")
+            .args(args)
+            .current_dir(checkout)
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{args:?}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    fn checkout() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        git(path, &["init", "-q", "-b", "main"]);
+        git(path, &["config", "user.name", "Test"]);
+        git(path, &["config", "user.email", "test@localhost"]);
+        git(path, &["commit", "-q", "--allow-empty", "-m", "First"]);
+        directory
+    }
+
+    #[test]
+    fn an_errand_that_is_told_twice_shows_and_one_told_again_does_not() {
+        for signs in [false, true] {
+            let directory = checkout();
+            let path = directory.path();
+            let text = errand("w1-1", signs);
+            assert_eq!(play(path, &text), "Errand w1-1 is done.");
+            let again = format!("You were interrupted, look.\n\n{text}");
+            assert_eq!(play(path, &again), "Errand w1-1 was done already.");
+            let log = git(path, &["log", "--format=%s"]);
+            assert_eq!(log.matches(&errand_subject("w1-1")).count(), 1, "{log}");
+            play(path, &text);
+            let log = git(path, &["log", "--format=%s"]);
+            assert_eq!(log.matches(&errand_subject("w1-1")).count(), 2, "{log}");
+            assert_eq!(git(path, &["status", "--short"]), "");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_repeated_changes_nothing() {
+        let directory = checkout();
+        let path = directory.path();
+        for signs in [false, true] {
+            let id = if signs { "w1-2" } else { "w1-1" };
+            for step in run_steps(signs) {
+                let Step::Bash { command, .. } = step else {
+                    continue;
+                };
+                for _ in 0..2 {
+                    let command = command.replace("{{id}}", id);
+                    let ran = Command::new("bash")
+                        .args(["-c", &command])
+                        .current_dir(path)
+                        .output()
+                        .unwrap();
+                    assert!(ran.status.success(), "{command}: {ran:?}");
+                }
+            }
+            let own = std::fs::read_to_string(path.join(format!("errands/{id}.txt"))).unwrap();
+            assert_eq!(own, format!("{id}\n"));
+        }
+        let register = std::fs::read_to_string(path.join(REGISTER)).unwrap();
+        assert_eq!(register, "w1-2\n");
+        assert_eq!(git(path, &["log", "--format=%s"]).lines().count(), 3);
+    }
+
+    #[test]
+    fn half_an_errand_is_taken_back_and_run_once() {
+        let directory = checkout();
+        let path = directory.path();
+        play(path, &errand("w1-1", true));
+        std::fs::write(path.join("errands/w1-2.txt"), "w1-2\n").unwrap();
+        std::fs::write(path.join(REGISTER), "w1-1\nw1-2\n").unwrap();
+        git(path, &["add", "errands"]);
+        let again = format!("You were interrupted, look.\n\n{}", errand("w1-2", true));
+        assert_eq!(play(path, &again), "Errand w1-2 is done.");
+        let own = std::fs::read_to_string(path.join(ERRANDS).join("w1-2.txt")).unwrap();
+        assert_eq!(own, "w1-2\n");
+        let register = std::fs::read_to_string(path.join(REGISTER)).unwrap();
+        assert_eq!(register, "w1-1\nw1-2\n");
+        assert_eq!(git(path, &["log", "--format=%s"]).lines().count(), 3);
+    }
+}
