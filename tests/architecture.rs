@@ -52,7 +52,14 @@ const ALL_BUT_CLI: [&str; 18] = [
 ];
 
 /// The commands that run a part of the house themselves may name it.
-const MAY_NAME_ANYTHING: &[&str] = &["cli/wiring", "cli/demo", "cli/view", "cli/doctor", "cli/up"];
+const MAY_NAME_ANYTHING: &[&str] = &[
+    "cli/wiring",
+    "cli/demo",
+    "cli/drift",
+    "cli/view",
+    "cli/doctor",
+    "cli/up",
+];
 
 /// What decides must be pure: the same input, the same decision, on every machine.
 const PURE: &[&str] = &[

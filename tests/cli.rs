@@ -274,6 +274,7 @@ fn help_teaches_with_examples_and_lists_the_exit_codes() {
         "init",
         "doctor",
         "demo",
+        "drift",
         "completions",
         "man",
     ] {

@@ -12,6 +12,7 @@ pub mod payload;
 pub mod prompt;
 pub mod screen;
 pub mod seed;
+pub mod session_file;
 pub mod settings;
 pub mod status_line;
 pub mod transcript;
@@ -22,6 +23,7 @@ pub use payload::{ParsedHook, parse};
 pub use prompt::{same_prompt, wrap};
 pub use screen::classify;
 pub use seed::Seed;
+pub use session_file::{SessionFile, SessionStatus};
 pub use settings::{ManagedSettings, managed_settings};
 pub use status_line::StatusLine;
 

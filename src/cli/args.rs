@@ -6,8 +6,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::exit::Exit;
 use super::{
-    attach, completions, config, demo, doctor, down, edit, init, logs, man, restart, status, up,
-    view,
+    attach, completions, config, demo, doctor, down, drift, edit, init, logs, man, restart, status,
+    up, view,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -73,6 +73,7 @@ pub enum Command {
     Init(init::InitArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
+    Drift(drift::DriftArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     View(view::ViewArgs),

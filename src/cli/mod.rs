@@ -12,6 +12,7 @@ mod context;
 mod demo;
 mod doctor;
 mod down;
+mod drift;
 mod edit;
 mod error;
 mod exit;

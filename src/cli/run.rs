@@ -9,8 +9,8 @@ use super::args::{Cli, Command, command};
 use super::context::Context;
 use super::error::Result;
 use super::{
-    Error, Exit, attach, completions, config, demo, doctor, down, edit, fetch, init, logs, man,
-    output, plan, restart, status, up, view,
+    Error, Exit, attach, completions, config, demo, doctor, down, drift, edit, fetch, init, logs,
+    man, output, plan, restart, status, up, view,
 };
 
 /// Runs the program: the whole of `main`.
@@ -78,6 +78,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Init(args) => init::run(&args),
         Command::Doctor(args) => doctor::run(&context, &args).await,
         Command::Demo(args) => demo::run(&args, context.registry()).await,
+        Command::Drift(args) => drift::run(&args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::View(args) => view::run(&context, &args).await,
