@@ -28,6 +28,9 @@ use crate::worktree::read_beneath;
 pub(super) const SOON: Duration = Duration::from_secs(45);
 /// To be sure that something does not come.
 pub(super) const A_WHILE: Duration = Duration::from_secs(2);
+/// As the supervisor's own.
+const RECEIPT: Duration = Duration::from_secs(8);
+const PASTES: u32 = 4;
 const CREDENTIALS_INSIDE: &str = "/run/orchestrator/credentials";
 const MEMORY: i64 = 2 << 30;
 const TMP: i64 = 64 << 20;
@@ -303,6 +306,8 @@ impl<'s> Instance<'s> {
 
     /// Until something can be typed.
     pub(super) async fn until_ready(&self) -> Result<(), Halt> {
+        // Before its session has started it shows a prompt that loses what is typed.
+        self.door.until(0, "SessionStart", SOON, |_| true).await;
         match self.until_screen(SOON, |s| *s == Screen::Ready).await {
             Ok(_) => Ok(()),
             Err(_) if self.exit_code().await?.is_some() => Err(self.ended().await),
@@ -313,15 +318,32 @@ impl<'s> Instance<'s> {
         }
     }
 
-    /// Pastes a prompt as a task is delivered. Returns the mark before it.
+    /// Pastes a prompt as a task is delivered: into a free prompt, until its receipt comes; a paste
+    /// whose Enter was lost (at the start, or on a busy machine) is cleared and made again. Returns
+    /// the mark before it.
     pub(super) async fn prompt(&self, text: &str) -> Result<usize, Halt> {
-        self.until_ready().await?;
-        let mark = self.door.mark();
-        self.stage
-            .panes
-            .paste(&self.agent, &claude::wrap(text))
-            .await?;
-        Ok(mark)
+        for _ in 0..PASTES {
+            self.until_ready().await?;
+            let mark = self.door.mark();
+            self.stage
+                .panes
+                .paste(&self.agent, &claude::wrap(text))
+                .await?;
+            let receipt = self
+                .door
+                .until(mark, "UserPromptSubmit", RECEIPT, |_| true)
+                .await;
+            if receipt.is_some() {
+                return Ok(mark);
+            }
+            if self.screen().await == Screen::Draft {
+                self.keys(&["C-u"]).await?;
+            }
+        }
+        Err(Halt::new(format!(
+            "a prompt was pasted {PASTES} times, and no UserPromptSubmit came; the screen: {}",
+            self.shown().await
+        )))
     }
 
     /// A prompt, and the hook that ends its turn: Stop or StopFailure.

@@ -67,12 +67,23 @@ impl Script for DriftScript {
         let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         tools.extend(request.tools.iter().cloned());
         drop(tools);
-        let mut answer = self.scenario.answer(request);
+        let mut answer = self.scenario.answer(&newest(request));
         if let Answer::Turn(turn) = &mut answer {
             turn.headers.extend(self.windows.iter().cloned());
         }
         answer
     }
+}
+
+/// A turn that failed has no answer, so its prompt and the next one come as one message: only the
+/// last of them counts.
+fn newest(request: &ModelRequest) -> ModelRequest {
+    let mut request = request.clone();
+    let instruction = &mut request.conversation.instruction;
+    *instruction = instruction
+        .take()
+        .and_then(|text| text.lines().last().map(str::to_owned));
+    request
 }
 
 /// The words behind `meet`, with what the API then says.
@@ -138,6 +149,13 @@ mod tests {
             },
             ..ModelRequest::default()
         })
+    }
+
+    #[test]
+    fn the_last_prompt_counts_where_earlier_ones_got_no_answer() {
+        let answer = told("meet overload\nmeet no-credit");
+        assert_eq!(answer, Answer::Error(Failure::no_credit()));
+        assert!(matches!(told("meet overload\nnow go on"), Answer::Turn(_)));
     }
 
     #[test]

@@ -74,19 +74,18 @@ async fn start(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt> {
 }
 
 async fn prompts(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt> {
-    let mark = instance.prompt(TRICKY).await?;
-    let hook = instance
-        .door
-        .until(mark, "UserPromptSubmit", SOON, |_| true)
-        .await;
-    let Some(hook) = hook else {
-        let seen = format!(
-            "no UserPromptSubmit; the screen: {}",
-            instance.shown().await
-        );
-        notes.check("prompt.paste", false, seen);
-        return Err(Halt::new("a pasted prompt was not submitted"));
+    let mark = match instance.prompt(TRICKY).await {
+        Ok(mark) => mark,
+        Err(halt) => {
+            notes.check("prompt.paste", false, halt.0.clone());
+            return Err(halt);
+        }
     };
+    let hooks = instance.door.since(mark);
+    let mut prompts = hooks
+        .iter()
+        .filter(|hook| hook["hook_event_name"] == "UserPromptSubmit");
+    let hook = prompts.next().cloned().unwrap_or_default();
     let received = hook["prompt"].as_str().unwrap_or_default();
     let same = same_prompt(TRICKY, received);
     notes.check(
@@ -290,15 +289,8 @@ async fn draft(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt> {
 }
 
 async fn interrupt(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt> {
-    let mark = instance.prompt("go through gate interrupted").await?;
+    instance.prompt("go through gate interrupted").await?;
     instance.until_at_gate("interrupted").await?;
-    let begun = instance
-        .door
-        .until(mark, "UserPromptSubmit", SOON, |_| true)
-        .await;
-    if begun.is_none() {
-        return Err(Halt::new("a prompt was not submitted"));
-    }
     let mark = instance.door.mark();
     instance.keys(&["Escape"]).await?;
     instance.until_ready().await?;
@@ -319,7 +311,9 @@ async fn interrupt(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Hal
             Some(hook) => format!("a hook: {}", hook["hook_event_name"]),
         },
     );
-    instance.open_gate("interrupted")
+    instance.open_gate("interrupted")?;
+    instance.turn("and now something else").await?;
+    Ok(())
 }
 
 /// With the largest plan, whose menu would open about now.
