@@ -309,7 +309,12 @@ const RESUME: &[Observation] = &[
     ),
     seen(
         "resume.goes-on",
-        "an interrupted turn goes on by itself, without UserPromptSubmit (CLAUDE_CODE_RESUME_INTERRUPTED_TURN)",
+        "a turn cut off in a later tool call goes on by itself, without UserPromptSubmit (CLAUDE_CODE_RESUME_INTERRUPTED_TURN)",
+        "no turn is lost with a container",
+    ),
+    seen(
+        "resume.prompt-again",
+        "one cut off in its first tool call starts again, and UserPromptSubmit has its prompt",
         "no turn is lost with a container",
     ),
     seen(

@@ -20,7 +20,7 @@ use crate::credentials::{self, Material, Secret};
 use crate::daemon::AgentPaths;
 use crate::model::{AgentId, Incarnation, Role, Screen, SessionId};
 use crate::ports::runtime::container_name;
-use crate::ports::{ContainerSpec, Mount, Panes as _, Runtime as _};
+use crate::ports::{ContainerSpec, ExecSpec, Mount, Panes as _, Runtime as _};
 use crate::testing::scripted_model::{RequestKind, RequestRecord};
 use crate::worktree::read_beneath;
 
@@ -176,10 +176,19 @@ impl<'s> Instance<'s> {
 
     /// Kills it, as a crash would, and starts its next life.
     pub(super) async fn kill_and_resume(&mut self) -> Result<(), Halt> {
-        self.stage
-            .runtime
-            .stop(&self.name(), Duration::ZERO)
-            .await?;
+        let kill = ExecSpec {
+            command: ["sh", "-c", "kill -9 -1"].map(str::to_owned).to_vec(),
+            working_directory: None,
+            environment: std::collections::BTreeMap::new(),
+            stdin: Vec::new(),
+            max_output_bytes: 1024,
+            deadline: RECEIPT,
+        };
+        // It ends the container it runs in, so how it ended itself says nothing.
+        let _ = self.stage.runtime.exec(&self.name(), &kill).await;
+        if self.until_exited().await? != Some(137) {
+            return Err(Halt::new("it could not be killed"));
+        }
         self.stage.runtime.remove(&self.name()).await?;
         self.incarnation = self.incarnation.next();
         self.start(Conversation::Resume(self.session.clone())).await

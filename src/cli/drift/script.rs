@@ -101,6 +101,7 @@ fn failures(five_hours: i64, seven_days: i64) -> Vec<(&'static str, Failure)> {
         ("overload", Failure::overloaded()),
         ("server-error", Failure::server_error()),
         ("unauthorized", Failure::unauthorized()),
+        ("invalid-key", Failure::invalid_key()),
         ("revoked", Failure::revoked()),
         ("not-allowed", Failure::not_allowed()),
         ("no-credit", Failure::no_credit()),
@@ -122,12 +123,22 @@ fn scenario(five_hours: i64, seven_days: i64) -> Result<Scenario, PatternError> 
             finally: String::new(),
         })
         .collect();
-    rules.push(Rule {
-        name: "gate".into(),
-        when: vec![Condition::Text(Pattern::new("gate {gate:word}")?)],
-        steps: vec![Step::bash(WAIT_AT_GATE, "Wait at the gate")],
-        finally: "Went through the gate.".into(),
-    });
+    let gate = || Step::bash(WAIT_AT_GATE, "Wait at the gate");
+    for (name, pattern, steps) in [
+        (
+            "later gate",
+            "one step and go through gate {gate:word}",
+            vec![Step::bash("echo one step", "Take a step"), gate()],
+        ),
+        ("gate", "gate {gate:word}", vec![gate()]),
+    ] {
+        rules.push(Rule {
+            name: name.into(),
+            when: vec![Condition::Text(Pattern::new(pattern)?)],
+            steps,
+            finally: "Went through the gate.".into(),
+        });
+    }
     Ok(Scenario {
         rules,
         otherwise: "Understood.".into(),

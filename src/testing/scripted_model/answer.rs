@@ -108,6 +108,11 @@ impl Failure {
         Self::new(401, "authentication_error", "Invalid bearer token")
     }
 
+    /// 401 for an API key that does not exist.
+    pub fn invalid_key() -> Self {
+        Self::new(401, "authentication_error", "invalid x-api-key")
+    }
+
     /// 403 for a login that its owner, or the service, has ended.
     pub fn revoked() -> Self {
         Self::new(403, "permission_error", "OAuth token has been revoked")

@@ -58,7 +58,7 @@ const WITH_A_KEY: &[Row] = &[
     ),
     row(
         "key.unauthorized",
-        "unauthorized",
+        "invalid-key",
         "authentication_failed",
         "Invalid API key",
         None,
