@@ -260,6 +260,11 @@ const LOGIN: &[Observation] = &[
         "telling overload from a spent quota",
     ),
     seen(
+        "login.prompt-free",
+        "after a failed turn the prompt is seen as free, with nothing suggested in it",
+        "delivery after a failure",
+    ),
+    seen(
         "login.overload",
         "529: `server_error`, `529 Overloaded`",
         "classification of failures",

@@ -31,6 +31,7 @@ pub(super) const A_WHILE: Duration = Duration::from_secs(2);
 /// As the supervisor's own.
 const RECEIPT: Duration = Duration::from_secs(8);
 const PASTES: u32 = 4;
+const DRAFT_LOOKS: u32 = 2;
 const CREDENTIALS_INSIDE: &str = "/run/orchestrator/credentials";
 const MEMORY: i64 = 2 << 30;
 const TMP: i64 = 64 << 20;
@@ -327,12 +328,27 @@ impl<'s> Instance<'s> {
         }
     }
 
+    /// As [`Self::until_ready`]; but a draft that C-u does not clear may be a greyed suggestion, and
+    /// is typed over, so that what comes after it can still be tried.
+    async fn until_typable(&self) -> Result<(), Halt> {
+        self.door.until(0, "SessionStart", SOON, |_| true).await;
+        let settled = |screen: &Screen| *screen == Screen::Ready;
+        for _ in 0..DRAFT_LOOKS {
+            match self.until_screen(A_WHILE, settled).await {
+                Ok(_) => return Ok(()),
+                Err(Screen::Draft) => self.keys(&["C-u"]).await?,
+                Err(_) => return self.until_ready().await,
+            }
+        }
+        Ok(())
+    }
+
     /// Pastes a prompt as a task is delivered: into a free prompt, until its receipt comes; a paste
     /// whose Enter was lost (at the start, or on a busy machine) is cleared and made again. Returns
     /// the mark before it.
     pub(super) async fn prompt(&self, text: &str) -> Result<usize, Halt> {
         for _ in 0..PASTES {
-            self.until_ready().await?;
+            self.until_typable().await?;
             let mark = self.door.mark();
             self.stage
                 .panes

@@ -6,6 +6,7 @@ use super::super::instance::{Instance, KEYS, Login, SOON, Wish};
 use super::super::notes::{Halt, Notes};
 use super::super::stage::Stage;
 use super::limits::tries;
+use crate::model::Screen;
 
 /// A failure, and how it is told.
 struct Row {
@@ -128,7 +129,15 @@ pub(in super::super) async fn with_a_login(stage: &Stage, notes: &mut Notes) -> 
     let login = Login::Max("sk-ant-oat01-drift-failures");
     let instance = Instance::prepare(stage, 3, Wish::of(login))?;
     instance.start_new().await?;
-    meet(&instance, WITH_A_LOGIN, notes).await?;
+    meet(&instance, &WITH_A_LOGIN[..1], notes).await?;
+    let free = instance.until_screen(SOON, |s| *s == Screen::Ready).await;
+    let shown = instance.shown().await;
+    notes.found(
+        "login.prompt-free",
+        free.map(|_| "a free prompt".to_owned())
+            .map_err(|screen| format!("{screen:?}: {shown}")),
+    );
+    meet(&instance, &WITH_A_LOGIN[1..], notes).await?;
     let end = instance.turn("and a good one").await?;
     notes.check(
         "login.heals",
@@ -146,7 +155,6 @@ pub(in super::super) async fn with_a_key(stage: &Stage, notes: &mut Notes) -> Re
     instance.start_new().await?;
     meet(&instance, WITH_A_KEY, notes).await?;
     another_key(&instance, other, notes).await?;
-    instance.until_ready().await?;
     let mark = instance.door.mark();
     let code = instance.terminate().await?;
     let hook = instance
