@@ -15,7 +15,7 @@ use super::stage::Stage;
 use crate::claude::launch::{Conversation, Launch, SOCKET_DIRECTORY, SPOOL_DIRECTORY, WORKSPACE};
 use crate::claude::seed::approval_suffix;
 use crate::claude::settings::{MANAGED_DIRECTORY, MANAGED_FILE};
-use crate::claude::{self, ManagedSettings, Seed, managed_settings, session_file};
+use crate::claude::{self, ManagedSettings, Seed, managed_settings, session_file, transcript};
 use crate::credentials::{self, Material, Secret};
 use crate::daemon::AgentPaths;
 use crate::model::{AgentId, Incarnation, Role, Screen, SessionId};
@@ -406,8 +406,21 @@ impl<'s> Instance<'s> {
         }
     }
 
-    pub(super) async fn type_raw(&self, text: &str) -> Result<(), Halt> {
-        Ok(self.stage.panes.paste(&self.agent, text).await?)
+    /// A slash command, until this hook comes of it; typed again where its Enter was lost.
+    pub(super) async fn command(&self, text: &str, event: &str) -> Result<Option<Value>, Halt> {
+        for _ in 0..PASTES {
+            self.until_ready().await?;
+            let mark = self.door.mark();
+            self.stage.panes.paste(&self.agent, text).await?;
+            let hook = self.door.until(mark, event, RECEIPT, |_| true).await;
+            if hook.is_some() {
+                return Ok(hook);
+            }
+            if self.screen().await == Screen::Draft {
+                self.keys(&["C-u"]).await?;
+            }
+        }
+        Ok(None)
     }
 
     pub(super) async fn keys(&self, keys: &[&str]) -> Result<(), Halt> {
@@ -440,6 +453,21 @@ impl<'s> Instance<'s> {
             None => "there is no session file".into(),
             Some(file) => format!("its status is {}", file["status"]),
         })
+    }
+
+    /// Until its transcript, which is written a moment later, holds this.
+    pub(super) async fn until_written(&self, text: &str) -> Result<(), Halt> {
+        let path = self.transcript();
+        let holds = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).contains(text);
+        let found = super::door::until(SOON, || self.read(&path).is_ok_and(holds).then_some(()));
+        let missing = || Halt::new(format!("{path} never held `{text}`"));
+        found.await.ok_or_else(missing)
+    }
+
+    /// Below its home.
+    pub(super) fn transcript(&self) -> String {
+        let slug = transcript::slug(WORKSPACE);
+        format!(".claude/projects/{slug}/{}.jsonl", self.session)
     }
 
     pub(super) async fn until_at_gate(&self, gate: &str) -> Result<(), Halt> {

@@ -20,6 +20,7 @@ pub(in super::super) async fn play(stage: &Stage, notes: &mut Notes) -> Result<(
         .prompt("take one step and go through gate later")
         .await?;
     instance.until_at_gate("later").await?;
+    instance.until_written("\"tool_result\"").await?;
     let cut = killed(&mut instance, "later").await?;
     let hook = &cut.started;
     notes.check(
@@ -35,6 +36,7 @@ pub(in super::super) async fn play(stage: &Stage, notes: &mut Notes) -> Result<(
 
     instance.prompt("go through gate first").await?;
     instance.until_at_gate("first").await?;
+    instance.until_written("go through gate first").await?;
     let cut = killed(&mut instance, "first").await?;
     let its_own = matches!(&cut.submitted[..], [one] if one.contains("gate first"));
     notes.check("resume.prompt-again", cut.asked && its_own, cut.words());

@@ -8,7 +8,6 @@ use super::super::notes::{Halt, Notes};
 use super::super::script::{FIVE_HOUR_PERCENT, SEVEN_DAY_PERCENT};
 use super::super::shape::{self, fields};
 use super::super::stage::Stage;
-use crate::claude::launch::WORKSPACE;
 use crate::claude::settings::DENIED_TOOLS;
 use crate::claude::{same_prompt, transcript};
 use crate::model::{Screen, SessionId};
@@ -252,11 +251,7 @@ fn versions(instance: &Instance<'_>, notes: &mut Notes, status: &Value) {
 }
 
 fn on_disk(instance: &Instance<'_>, notes: &mut Notes) {
-    let path = format!(
-        ".claude/projects/{}/{}.jsonl",
-        transcript::slug(WORKSPACE),
-        instance.session
-    );
+    let path = instance.transcript();
     let seen = match instance.read(&path) {
         Err(error) => Err(format!("{path}: {error}")),
         Ok(bytes) => {
@@ -350,18 +345,12 @@ async fn a_limit(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt>
 }
 
 async fn the_end(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt> {
-    instance.until_ready().await?;
     let mark = instance.door.mark();
-    instance.type_raw("/clear").await?;
+    let ended = instance.command("/clear", "SessionEnd").await?;
+    let ended = ended.filter(|hook| hook["reason"] == "clear");
     let started = instance
         .door
         .until(mark, "SessionStart", SOON, |hook| hook["source"] == "clear")
-        .await;
-    let ended = instance
-        .door
-        .until(mark, "SessionEnd", A_WHILE, |hook| {
-            hook["reason"] == "clear"
-        })
         .await;
     let new = started
         .as_ref()
@@ -375,14 +364,8 @@ async fn the_end(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt>
             instance.heard(mark)
         ),
     );
-    instance.until_ready().await?;
-    let mark = instance.door.mark();
-    instance.type_raw("/exit").await?;
+    let ended = instance.command("/exit", "SessionEnd").await?;
     let code = instance.until_exited().await?;
-    let ended = instance
-        .door
-        .until(mark, "SessionEnd", A_WHILE, |_| true)
-        .await;
     let reason = ended.map(|hook| hook["reason"].clone()).unwrap_or_default();
     let file = instance.session_file().is_some();
     notes.check(
