@@ -23,7 +23,7 @@ pub use payload::{ParsedHook, parse};
 pub use prompt::{same_prompt, wrap};
 pub use screen::classify;
 pub use seed::Seed;
-pub use session_file::{SessionFile, SessionStatus};
+pub use session_file::SessionFile;
 pub use settings::{ManagedSettings, managed_settings};
 pub use status_line::StatusLine;
 

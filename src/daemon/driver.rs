@@ -331,6 +331,7 @@ impl Driver {
                 | Action::Adopt { .. }
                 | Action::EnsurePane { .. }
                 | Action::CheckScreen { .. }
+                | Action::CheckSession { .. }
                 | Action::StopContainer { .. }
                 | Action::TakeInventory { .. }
                 | Action::Paste { .. }

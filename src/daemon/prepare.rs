@@ -7,6 +7,7 @@ use super::error::DaemonError;
 use super::house::House;
 use super::paths::FleetPaths;
 use super::start::RunOptions;
+use crate::config::keys::CLAUDE_VERSION;
 use crate::config::{Config, ImageChoice};
 use crate::credentials::Pool;
 use crate::model::{AgentId, CredentialId, SessionId};
@@ -235,6 +236,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         backoff: config.restart.backoff,
         maximum_backoff: config.restart.maximum_backoff,
         stop_grace: config.stop_grace,
+        tested_version: CLAUDE_VERSION.to_owned(),
         ..Policy::default()
     }
 }

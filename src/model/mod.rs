@@ -12,7 +12,7 @@ pub mod time;
 pub mod view;
 
 pub use agent::{CredentialKind, Role};
-pub use hook::{HookAnswer, HookFact, HookReport, Screen};
+pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
 };

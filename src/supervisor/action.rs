@@ -29,6 +29,12 @@ pub enum Action {
         incarnation: Incarnation,
         after: Duration,
     },
+    /// Read what its Claude Code notes about itself. → `SessionChecked`
+    CheckSession {
+        agent: AgentId,
+        incarnation: Incarnation,
+        after: Duration,
+    },
     /// → `Exited`, from the engine or from the effect, whichever comes first.
     StopContainer {
         agent: AgentId,

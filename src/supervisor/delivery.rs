@@ -198,6 +198,7 @@ impl Supervisor {
             held.text = texts::again(&held.text);
         }
         held.delivered = false;
+        agent.signals.pasted = true;
         let text = held.text.clone();
         let reason = format!("delivering {} (try {attempt})", held.task);
         agent.enter(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, CommitId, HookReport, Incarnation, Screen, Task, TaskId};
+use crate::model::{AgentId, CommitId, HookReport, Incarnation, Screen, SessionNote, Task, TaskId};
 
 /// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,12 @@ pub enum Event {
         agent: AgentId,
         incarnation: Incarnation,
         screen: Screen,
+    },
+    /// What Claude Code notes about itself was read.
+    SessionChecked {
+        agent: AgentId,
+        incarnation: Incarnation,
+        note: SessionNote,
     },
     /// The text is in the pane and Enter was pressed. Not a receipt.
     Pasted {

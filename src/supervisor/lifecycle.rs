@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::action::{Action, ClaimFor};
+use super::canary::Signals;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AfterStop, AgentState, FinishAs, Finishing, Phase};
 use super::{Supervisor, texts, with_jitter};
@@ -58,6 +59,7 @@ impl Supervisor {
         agent.container = None;
         agent.enter(now, Phase::Launching, reason);
         agent.missing = false;
+        agent.signals = Signals::of_a_life(now);
         if let Some(held) = &mut agent.held
             && held.delivered
         {

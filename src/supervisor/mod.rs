@@ -20,6 +20,7 @@
 
 mod action;
 mod adoption;
+mod canary;
 mod clock;
 mod delivery;
 mod ending;
@@ -36,6 +37,7 @@ mod texts;
 mod view;
 
 pub use action::{Action, ClaimFor, NewTask};
+pub use canary::Signals;
 pub use input::{
     Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
     RemoteOutcome, SeenContainer,
@@ -135,6 +137,11 @@ impl Supervisor {
             } => {
                 self.on_screen(now, &agent, incarnation, screen);
             }
+            Event::SessionChecked {
+                agent,
+                incarnation,
+                note,
+            } => self.on_session_checked(now, &agent, incarnation, note),
             Event::Pasted { agent, incarnation } => self.on_pasted(now, &agent, incarnation),
             Event::PasteFailed {
                 agent,

@@ -31,6 +31,8 @@ pub struct Policy {
     /// From paste to its UserPromptSubmit. Observed: 30 to 120 ms.
     pub receipt_deadline: Duration,
     pub delivery_attempts: u32,
+    /// The Claude Code every observation was made on; another one is told to people. Empty: none.
+    pub tested_version: String,
 }
 
 impl Policy {
@@ -74,6 +76,7 @@ impl Default for Policy {
             start_deadline: Duration::from_secs(120),
             receipt_deadline: Duration::from_secs(8),
             delivery_attempts: 4,
+            tested_version: String::new(),
         }
     }
 }

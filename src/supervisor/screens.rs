@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::action::Action;
+use super::canary::DEAF;
 use super::state::{Phase, QUIET};
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
 
@@ -148,6 +149,7 @@ impl Supervisor {
         let Phase::Starting { greeted, looks, .. } = agent.phase else {
             return;
         };
+        agent.signals.first_screen(&screen);
         match screen {
             Screen::Ready | Screen::Draft if greeted => self.at_prompt(now, id),
             Screen::Busy if greeted => {
@@ -169,6 +171,7 @@ impl Supervisor {
                     &text,
                     Some(format!("look with `orchestrator attach {id}`")),
                 );
+                self.screen_is_doubted(id);
                 self.at_prompt(now, id);
             }
             Screen::Ready
@@ -194,6 +197,9 @@ impl Supervisor {
         {
             *looks = looks.saturating_add(1);
             *look_at = now + if *greeted { LOOK_AGAIN } else { LOOK_AT_DIALOG };
+            if !*greeted {
+                self.check_session(id, Duration::ZERO);
+            }
             self.act(Action::CheckScreen {
                 agent: id.clone(),
                 incarnation,
@@ -207,6 +213,10 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        if agent.is_deaf() {
+            self.wait_for_person(now, id, DEAF);
+            return;
+        }
         let held = agent.held.is_some();
         agent.enter(now, Phase::Idle, "at its prompt");
         if held {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::action::ClaimFor;
+use super::canary::Signals;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
     AgentId, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId, TaskSource,
@@ -111,6 +112,9 @@ pub struct AgentState {
     pub in_background: bool,
     pub last_hook: Option<String>,
     pub last_hook_at: Option<Timestamp>,
+    /// What the start of its present life showed of its Claude Code.
+    #[serde(default)]
+    pub signals: Signals,
 }
 
 /// A task this agent has claimed and is working on, or is about to.
@@ -470,6 +474,7 @@ impl AgentState {
             in_background: false,
             last_hook: None,
             last_hook_at: None,
+            signals: Signals::default(),
         }
     }
 

@@ -102,7 +102,7 @@ const SESSION: &[Observation] = &[
     ),
     seen(
         "prompt.fields",
-        "UserPromptSubmit has session_id, prompt, prompt_id",
+        "UserPromptSubmit has session_id and prompt",
         "receipts",
     ),
     seen(

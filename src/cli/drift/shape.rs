@@ -68,11 +68,7 @@ pub(super) const SESSION_START: &[(&str, Is)] = &[
     ("/source", Is::Text),
 ];
 
-pub(super) const PROMPT: &[(&str, Is)] = &[
-    ("/session_id", Is::Text),
-    ("/prompt", Is::Text),
-    ("/prompt_id", Is::Text),
-];
+pub(super) const PROMPT: &[(&str, Is)] = &[("/session_id", Is::Text), ("/prompt", Is::Text)];
 
 pub(super) const STATUS: &[(&str, Is)] = &[
     ("/session_id", Is::Text),

@@ -8,6 +8,7 @@ mod deliver;
 mod instance;
 mod launch;
 mod refs;
+mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -186,6 +187,16 @@ impl Shared {
                     return;
                 }
                 self.check_screen(agent, incarnation).await;
+            }
+            Action::CheckSession {
+                agent,
+                incarnation,
+                after,
+            } => {
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
+                self.check_session(agent, incarnation).await;
             }
             Action::StopContainer {
                 agent,

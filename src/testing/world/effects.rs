@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mind::Doing;
 use super::{Container, Waiting, World};
-use crate::model::{AgentId, HookFact, Incarnation, Screen};
+use crate::model::{AgentId, HookFact, Incarnation, Screen, SessionNote};
 use crate::supervisor::{Action, Event, ImportOutcome};
 
 impl World {
@@ -19,6 +19,7 @@ impl World {
             | Action::ReadTaskLists
             | Action::Finish { .. } => return self.carry_out_now(action),
             Action::CheckScreen { after, .. }
+            | Action::CheckSession { after, .. }
             | Action::TakeInventory { after }
             | Action::Push { after } => *after,
             _ => Duration::ZERO,
@@ -129,6 +130,16 @@ impl World {
             Action::CheckScreen {
                 agent, incarnation, ..
             } => Some(self.look(&agent, incarnation)),
+            Action::CheckSession {
+                agent, incarnation, ..
+            } => {
+                let note = self.note_of(&agent, incarnation);
+                Some(Event::SessionChecked {
+                    agent,
+                    incarnation,
+                    note,
+                })
+            }
             Action::StopContainer {
                 agent, incarnation, ..
             } => self.stop(&agent, incarnation),
@@ -217,6 +228,17 @@ impl World {
             incarnation,
             screen,
         }
+    }
+
+    /// What its Claude Code notes about itself; it starts right with its container.
+    fn note_of(&self, agent: &AgentId, incarnation: Incarnation) -> SessionNote {
+        if self.live(agent) != Some(incarnation) {
+            return SessionNote::Missing;
+        }
+        let Some(mind) = self.minds.get(agent) else {
+            return SessionNote::Missing;
+        };
+        mind.note(self.now)
     }
 
     fn stop(&mut self, agent: &AgentId, incarnation: Incarnation) -> Option<Event> {

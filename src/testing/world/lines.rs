@@ -70,6 +70,7 @@ pub(super) fn event(event: &Event) -> Option<String> {
             screen: Screen::Blank,
             ..
         } => return None,
+        Event::SessionChecked { .. } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
@@ -203,6 +204,7 @@ pub(super) fn action(action: &Action) -> Option<String> {
         } => format!("merge {agent} {}: {}", commit(id), cut(message)),
         Action::Push { .. } => "push".into(),
         Action::CheckScreen { .. }
+        | Action::CheckSession { .. }
         | Action::EnsurePane { .. }
         | Action::ReadTaskLists
         | Action::FetchRemote => return None,

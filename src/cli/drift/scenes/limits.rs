@@ -1,6 +1,6 @@
 //! A subscription at its limit, and another one put in its place.
 
-use super::super::instance::{Instance, Login, SOON, Wish};
+use super::super::instance::{A_WHILE, Instance, Login, SOON, Wish};
 use super::super::notes::{Halt, Notes};
 use super::super::stage::Stage;
 use crate::model::Screen;
@@ -76,7 +76,8 @@ async fn seven_days(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Ha
         end["error"] == "rate_limit" && says_when(said, "You've hit your weekly limit · resets "),
         format!("{}: {said}", end["error"]),
     );
-    if matches!(instance.screen().await, Screen::Dialog { .. }) {
+    let menu = |screen: &Screen| matches!(screen, Screen::Dialog { .. });
+    if instance.until_screen(A_WHILE, menu).await.is_ok() {
         instance.keys(&["Escape"]).await?;
     }
     Ok(())
