@@ -228,6 +228,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         task_list: None,
         last_hook: None,
         last_hook_at: None,
+        signals: orchestrator::model::view::SignalsView::default(),
         id,
     };
     FleetView {

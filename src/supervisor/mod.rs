@@ -37,7 +37,7 @@ mod texts;
 mod view;
 
 pub use action::{Action, ClaimFor, NewTask};
-pub use canary::Signals;
+pub use canary::{Signals, Trust};
 pub use input::{
     Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
     RemoteOutcome, SeenContainer,

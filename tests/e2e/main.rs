@@ -13,6 +13,7 @@ mod support;
 
 mod bad_input;
 mod demo;
+mod drift;
 mod endings;
 mod fleet;
 mod full_disk;

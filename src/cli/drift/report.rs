@@ -149,10 +149,11 @@ mod tests {
         let mut notes = Notes::default();
         notes.check("resume.session", true, "same");
         notes.check("resume.goes-on", false, "it rests");
+        notes.check("resume.prompt-again", true, "again");
         notes.check("resume.rests", true, "rests");
         let report = report(notes, false);
         assert!(!report.ok);
-        assert_eq!((report.holds, report.differs, report.untried), (2, 1, 0));
+        assert_eq!((report.holds, report.differs, report.untried), (3, 1, 0));
         let text = report.table();
         assert!(
             text.contains("DIFFERS   resume.goes-on: needed for no turn is lost"),
@@ -167,7 +168,7 @@ mod tests {
         notes.check("resume.session", true, "same");
         let report = report(notes, true);
         assert!(!report.ok);
-        assert_eq!((report.holds, report.differs, report.untried), (1, 0, 2));
+        assert_eq!((report.holds, report.differs, report.untried), (1, 0, 3));
         assert!(report.table().contains("it ended"));
     }
 }

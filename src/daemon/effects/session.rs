@@ -132,7 +132,10 @@ mod tests {
     fn none_one_of_another_form_and_a_link_to_somewhere_else() {
         let nowhere = tempfile::tempdir().unwrap();
         assert_eq!(newest(nowhere.path()), SessionNote::Missing);
-        let odd = home_with(&[("7.json", "{\"pid\": 7, \"state\": \"idle\"}")]);
+        let odd = home_with(&[(
+            "7.json",
+            "{\"sessionId\": \"s\", \"version\": \"3\", \"state\": \"idle\"}",
+        )]);
         let SessionNote::Unreadable { problem } = newest(odd.path()) else {
             panic!("it was understood");
         };

@@ -45,7 +45,9 @@ async fn start(instance: &Instance<'_>, notes: &mut Notes) -> Result<(), Halt> {
     match first {
         Ok(Screen::Ready) => notes.check("start.prompt", true, "a free prompt"),
         Ok(other) | Err(other) => {
-            notes.check("start.prompt", false, format!("{other:?}: {shown}"));
+            let seen = format!("{other:?}: {shown}");
+            notes.check("start.prompt", false, seen.clone());
+            return Err(Halt::new(format!("it did not come up: {seen}")));
         }
     }
     let hook = instance.door.until(0, "SessionStart", SOON, |_| true).await;
