@@ -125,11 +125,10 @@ async fn callback(State(told): State<Arc<Mutex<Told>>>, Json(payload): Json<Valu
     let answer = {
         let mut told = lock(&told);
         let text = (event == "Stop").then(|| told.go_on.pop_front()).flatten();
-        text.map(|text| HookAnswer::Continue {
+        text.map_or(HookAnswer::LetGo, |text| HookAnswer::Continue {
             text,
             bring_up_to: None,
         })
-        .unwrap_or(HookAnswer::LetGo)
     };
     let rendered = claude::render(event, &answer);
     lock(&told).hooks.push(payload);

@@ -14,6 +14,7 @@ mod shape;
 mod stage;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Instant;
 
 use clap::Args;
@@ -161,14 +162,11 @@ fn list(chosen: &[(Scene, Vec<Observation>)], json: bool) -> Result<Exit> {
             .collect();
         output::json(&rows)?;
     } else {
-        let text: String = all
-            .map(|o| {
-                format!(
-                    "{:<20} {}\n{:<20}   needed for {}\n",
-                    o.id, o.says, "", o.used_by
-                )
-            })
-            .collect();
+        let mut text = String::new();
+        for o in all {
+            let (id, says, used_by) = (o.id, o.says, o.used_by);
+            let _ = writeln!(text, "{id:<20} {says}\n{:<20}   needed for {used_by}", "");
+        }
         output::data(&text)?;
     }
     Ok(Exit::Done)

@@ -180,7 +180,7 @@ fn a_note_that_an_earlier_life_left_proves_nothing() {
     let before = state(&world);
     for _ in 0..10 {
         let left = note(&world, |_, _, started| {
-            *started = Timestamp(before.signals.since.0 - 1)
+            *started = Timestamp(before.signals.since.0 - 1);
         });
         world.observe(Event::ScreenSeen {
             agent: worker(),

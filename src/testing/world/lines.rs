@@ -69,8 +69,8 @@ pub(super) fn event(event: &Event) -> Option<String> {
         Event::ScreenSeen {
             screen: Screen::Blank,
             ..
-        } => return None,
-        Event::SessionChecked { .. } => return None,
+        }
+        | Event::SessionChecked { .. } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
