@@ -32,6 +32,7 @@ pub(super) const A_WHILE: Duration = Duration::from_secs(2);
 const RECEIPT: Duration = Duration::from_secs(8);
 const PASTES: u32 = 4;
 const DRAFT_LOOKS: u32 = 2;
+const TYPABLE_LOOKS: u32 = 10;
 const CREDENTIALS_INSIDE: &str = "/run/orchestrator/credentials";
 const MEMORY: i64 = 2 << 30;
 const TMP: i64 = 64 << 20;
@@ -328,19 +329,24 @@ impl<'s> Instance<'s> {
         }
     }
 
-    /// As [`Self::until_ready`]; but a draft that C-u does not clear may be a greyed suggestion, and
-    /// is typed over, so that what comes after it can still be tried.
+    /// As [`Self::until_ready`]; but a dialog is closed, and a draft that C-u does not clear may be a
+    /// greyed suggestion and is typed over, so that what comes after them can still be tried.
     async fn until_typable(&self) -> Result<(), Halt> {
         self.door.until(0, "SessionStart", SOON, |_| true).await;
-        let settled = |screen: &Screen| *screen == Screen::Ready;
-        for _ in 0..DRAFT_LOOKS {
-            match self.until_screen(A_WHILE, settled).await {
+        let mut drafts = 0;
+        for _ in 0..TYPABLE_LOOKS {
+            match self.until_screen(A_WHILE, |s| *s == Screen::Ready).await {
                 Ok(_) => return Ok(()),
-                Err(Screen::Draft) => self.keys(&["C-u"]).await?,
-                Err(_) => return self.until_ready().await,
+                Err(Screen::Draft) if drafts == DRAFT_LOOKS => return Ok(()),
+                Err(Screen::Draft) => {
+                    drafts += 1;
+                    self.keys(&["C-u"]).await?;
+                }
+                Err(Screen::Dialog { .. }) => self.keys(&["Escape"]).await?,
+                Err(_) => {}
             }
         }
-        Ok(())
+        self.until_ready().await
     }
 
     /// Pastes a prompt as a task is delivered: into a free prompt, until its receipt comes; a paste
