@@ -67,15 +67,21 @@ impl Stage {
             .tempdir()
             .map_err(|error| Error::io("cannot create a directory", &error))?;
         let project = project_name(directory.path());
+        install_helper(&FleetPaths::new(directory.path()))?;
+        let program = std::env::current_exe()
+            .map_err(|error| Error::io("cannot find this program's own file", &error))?;
         let network = runtime
             .ensure_network(&project)
             .await
             .map_err(wiring::prerequisite)?;
         let tools = Tools::default();
-        let model = start_model(&network.gateway, &tools).await?;
-        install_helper(&FleetPaths::new(directory.path()))?;
-        let program = std::env::current_exe()
-            .map_err(|error| Error::io("cannot find this program's own file", &error))?;
+        let model = match start_model(&network.gateway, &tools).await {
+            Ok(model) => model,
+            Err(error) => {
+                let _ = runtime.remove_network(&project).await;
+                return Err(error);
+            }
+        };
         Ok(Self {
             panes: TmuxPanes::new(format!("orchestrator-{project}"), project.clone()),
             view_command: vec![
