@@ -1,7 +1,7 @@
 # `make help` says what there is. Everything here works as root, or as a user in the group `docker`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos test lint format-check clippy docs deny build install toolchain
+.PHONY: help demo chaos drift test lint format-check clippy docs deny build install toolchain
 
 CARGO ?= cargo
 # Installs what is missing, starts an engine where none answers, and stops only what it started.
@@ -24,6 +24,8 @@ help:
 	@echo "  make chaos       faults on a sample fleet while it works, by a seed; nothing may be lost."
 	@echo "                   Options: make chaos ARGS='--seed 7 --rounds 50'"
 	@echo "  make test        all tests, on the real Docker, tmux, git and Claude Code"
+	@echo "  make drift       what is known about Claude Code, tried on a version of it:"
+	@echo "                   make drift VERSION=2.1.330"
 	@echo "  make lint        format, clippy, documentation, dependencies; warnings are errors"
 	@echo "  make build       an optimised binary in target/release"
 	@echo
@@ -35,6 +37,10 @@ demo: toolchain
 
 chaos: toolchain
 	@$(ENGINE) $(CARGO) run --locked -- chaos $(ARGS)
+
+# `make drift VERSION=2.1.330 ARGS=--json`; without VERSION the one this program is tested with.
+drift: toolchain
+	@$(ENGINE) $(CARGO) run --locked -- drift $(if $(VERSION),--claude-version $(VERSION)) $(ARGS)
 
 test: toolchain
 	@$(ENGINE) $(CARGO) test --locked --workspace --no-fail-fast

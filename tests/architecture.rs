@@ -56,6 +56,7 @@ const MAY_NAME_ANYTHING: &[&str] = &[
     "cli/wiring",
     "cli/chaos",
     "cli/demo",
+    "cli/drift",
     "cli/view",
     "cli/doctor",
     "cli/up",

@@ -275,6 +275,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         task_list: None,
         last_hook: None,
         last_hook_at: None,
+        signals: orchestrator::model::view::SignalsView::default(),
         id,
     };
     FleetView {
@@ -325,6 +326,7 @@ fn help_teaches_with_examples_and_lists_the_exit_codes() {
         "doctor",
         "demo",
         "chaos",
+        "drift",
         "completions",
         "man",
     ] {

@@ -14,6 +14,7 @@ pub mod prompt;
 pub mod screen;
 pub mod seed;
 pub mod session;
+pub mod session_file;
 pub mod settings;
 pub mod status_line;
 pub mod transcript;
@@ -24,6 +25,7 @@ pub use payload::{ParsedHook, parse};
 pub use prompt::{same_prompt, wrap};
 pub use screen::classify;
 pub use seed::Seed;
+pub use session_file::SessionFile;
 pub use settings::{ManagedSettings, managed_settings};
 pub use status_line::StatusLine;
 

@@ -6,8 +6,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::exit::Exit;
 use super::{
-    attach, chaos, completions, config, credentials, demo, doctor, down, edit, explain, init, logs,
-    man, restart, status, up, view,
+    attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
+    init, logs, man, restart, status, up, view,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -76,6 +76,7 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
     Chaos(chaos::ChaosArgs),
+    Drift(drift::DriftArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     View(view::ViewArgs),

@@ -14,6 +14,7 @@ mod credentials;
 mod demo;
 mod doctor;
 mod down;
+mod drift;
 mod edit;
 mod error;
 mod exit;

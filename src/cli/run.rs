@@ -9,7 +9,7 @@ use super::args::{Cli, Command, command};
 use super::context::Context;
 use super::error::Result;
 use super::{
-    Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, edit,
+    Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
     explain, fetch, init, logs, man, output, plan, restart, status, up, view,
 };
 
@@ -81,6 +81,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(&context, &args).await,
         Command::Chaos(args) => chaos::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
+        Command::Drift(args) => drift::run(&args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::View(args) => view::run(&context, &args).await,

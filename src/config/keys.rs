@@ -479,7 +479,7 @@ fn is_word(text: &str) -> bool {
 }
 
 /// `MAJOR.MINOR.PATCH`, with an optional pre-release part, as the npm registry has them.
-fn is_version(text: &str) -> bool {
+pub fn is_version(text: &str) -> bool {
     let (core, extra) = text.split_once('-').unwrap_or((text, "0"));
     let numbers: Vec<&str> = core.split('.').collect();
     let extra_ok = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';

@@ -343,6 +343,7 @@ impl Driver {
                 | Action::EnsurePane { .. }
                 | Action::CheckScreen { .. }
                 | Action::Examine { .. }
+                | Action::CheckSession { .. }
                 | Action::StopContainer { .. }
                 | Action::Lend { .. }
                 | Action::Refresh { .. }

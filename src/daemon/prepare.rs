@@ -8,6 +8,7 @@ use super::house::{House, PoolCell};
 use super::paths::FleetPaths;
 use super::saved::{self, Writer};
 use super::start::RunOptions;
+use crate::config::keys::CLAUDE_VERSION;
 use crate::config::units::format_size;
 use crate::config::{Config, ImageChoice};
 use crate::credentials::{Logins, Pool};
@@ -243,6 +244,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         memory: format_size(config.container.memory),
         switch_at_percent: f64::from(config.credentials.switch_at),
         switch_back_percent: f64::from(config.credentials.switch_at.saturating_sub(10)),
+        tested_version: CLAUDE_VERSION.to_owned(),
         ..Policy::default()
     }
 }

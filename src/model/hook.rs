@@ -105,3 +105,22 @@ pub enum Screen {
         tail: String,
     },
 }
+
+/// What the session file says: the note that each Claude Code keeps about itself. Made by room
+/// `claude`; an agent can write the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SessionNote {
+    Found {
+        session: SessionId,
+        version: String,
+        /// `idle`, `busy`, `waiting`, or a word we do not know.
+        status: String,
+        /// When its process started.
+        started_at: Timestamp,
+    },
+    /// There is none.
+    Missing,
+    /// There is one of another form; what is wrong with it.
+    Unreadable { problem: String },
+}

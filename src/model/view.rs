@@ -75,6 +75,19 @@ pub struct AgentView {
     pub task_list: Option<String>,
     pub last_hook: Option<String>,
     pub last_hook_at: Option<Timestamp>,
+    #[serde(default)]
+    pub signals: SignalsView,
+}
+
+/// What the start of an agent's present life showed of its Claude Code. Each signal is `unknown`,
+/// `good`, or `doubted`: missing or of another form than is known, so that others are used instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalsView {
+    /// As its session file names it.
+    pub claude_version: Option<String>,
+    pub hooks: String,
+    pub screen: String,
+    pub session_file: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

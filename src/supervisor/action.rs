@@ -35,6 +35,12 @@ pub enum Action {
         agent: AgentId,
         incarnation: Incarnation,
     },
+    /// Read what its Claude Code notes about itself. → `SessionChecked`
+    CheckSession {
+        agent: AgentId,
+        incarnation: Incarnation,
+        after: Duration,
+    },
     /// → `Exited`, from the engine or from the effect, whichever comes first.
     StopContainer {
         agent: AgentId,

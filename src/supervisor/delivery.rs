@@ -205,6 +205,7 @@ impl Supervisor {
             held.text = texts::again(&held.text);
         }
         held.delivered = false;
+        agent.signals.pasted = true;
         let text = held.words().to_owned();
         let reason = format!("delivering {} (try {attempt})", held.task);
         agent.enter(

@@ -359,6 +359,7 @@ pub(super) fn cause_of(event: &Event) -> Cause {
             Some(Signal::Screen),
             format!("its screen shows {}", screen_said(screen)),
         ),
+        Event::SessionChecked { .. } => (None, "its session file was read".into()),
         Event::Examined { .. } => (None, "all its signals were compared".into()),
         Event::Pasted { .. } => (None, "its text was pasted".into()),
         Event::PasteFailed { reason, .. } => (None, format!("pasting failed: {reason}")),

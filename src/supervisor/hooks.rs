@@ -132,12 +132,13 @@ impl Supervisor {
         session: Option<SessionId>,
     ) {
         let start_deadline = self.policy.start_deadline;
-        let Some(agent) = self.fleet.agents.get_mut(id) else {
-            return;
-        };
         if source == "compact" {
             return;
         }
+        self.check_first_hook(now, id, source, session.as_ref());
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
         agent.conversed = true;
         if let Some(session) = session {
             agent.session = session;

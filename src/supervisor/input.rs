@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::evidence::Examination;
 use crate::model::view::TaskCounts;
 use crate::model::{
-    AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, Screen, Task,
-    TaskId, Timestamp, Windows,
+    AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, Screen,
+    SessionNote, Task, TaskId, Timestamp, Windows,
 };
 
 /// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
@@ -61,6 +61,12 @@ pub enum Event {
         agent: AgentId,
         incarnation: Incarnation,
         seen: Box<Examination>,
+    },
+    /// What Claude Code notes about itself was read.
+    SessionChecked {
+        agent: AgentId,
+        incarnation: Incarnation,
+        note: SessionNote,
     },
     /// The text is in the pane and Enter was pressed. Not a receipt.
     Pasted {

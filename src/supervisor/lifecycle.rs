@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::action::{Action, ClaimFor};
+use super::canary::Signals;
 use super::input::Again;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AfterStop, AgentState, FinishAs, Finishing, Phase};
@@ -66,6 +67,7 @@ impl Supervisor {
         agent.enter(now, Phase::Launching, reason);
         agent.missing = false;
         agent.free_looks = 0;
+        agent.signals = Signals::of_a_life(now);
         if let Some(held) = &mut agent.held
             && (held.delivered || held.cut_off.take().is_some())
         {

@@ -20,6 +20,7 @@
 
 mod action;
 mod adoption;
+mod canary;
 mod clock;
 mod delivery;
 mod ending;
@@ -41,6 +42,7 @@ mod typed;
 mod view;
 
 pub use action::{Action, ClaimFor, NewTask};
+pub use canary::{Signals, Trust};
 pub use evidence::{Evidence, Examination, SessionSeen, TranscriptSeen, VitalsSeen};
 pub use input::{
     Again, Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
@@ -175,6 +177,11 @@ impl Supervisor {
                 incarnation,
                 seen,
             } => self.on_examined(now, &agent, incarnation, &seen),
+            Event::SessionChecked {
+                agent,
+                incarnation,
+                note,
+            } => self.on_session_checked(now, &agent, incarnation, note),
             Event::Pasted { agent, incarnation } => self.on_pasted(now, &agent, incarnation),
             Event::PasteFailed {
                 agent,

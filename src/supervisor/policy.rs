@@ -46,6 +46,8 @@ pub struct Policy {
     pub refresh_ahead: Duration,
     /// Between two agents that come to the same credential, so that they do not arrive as a herd.
     pub lend_pace: Duration,
+    /// The Claude Code every observation was made on; another one is told to people. Empty: none.
+    pub tested_version: String,
 }
 
 impl Policy {
@@ -96,6 +98,7 @@ impl Default for Policy {
             switch_cool_down: Duration::from_secs(300),
             refresh_ahead: Duration::from_secs(1800),
             lend_pace: Duration::from_secs(2),
+            tested_version: String::new(),
         }
     }
 }

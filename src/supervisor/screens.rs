@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::action::Action;
+use super::canary::DEAF;
 use super::pool::LIMIT_DIALOG;
 use super::state::{Phase, QUIET};
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
@@ -185,6 +186,7 @@ impl Supervisor {
             return;
         };
         let interrupted = agent.held.as_ref().is_some_and(|held| held.interrupted);
+        agent.signals.first_screen(&screen);
         match screen {
             // It goes on by itself with a turn its last life lost, but draws its prompt first.
             Screen::Ready if greeted && interrupted && agent.free_looks < GOES_ON => {
@@ -213,6 +215,7 @@ impl Supervisor {
                     &text,
                     Some(format!("look with `orchestrator attach {id}`")),
                 );
+                self.screen_is_doubted(id);
                 self.at_prompt(now, id);
             }
             Screen::Ready
@@ -238,6 +241,9 @@ impl Supervisor {
         {
             *looks = looks.saturating_add(1);
             *look_at = now + if *greeted { LOOK_AGAIN } else { LOOK_AT_DIALOG };
+            if !*greeted {
+                self.check_session(id, Duration::ZERO);
+            }
             self.act(Action::CheckScreen {
                 agent: id.clone(),
                 incarnation,
@@ -251,6 +257,10 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        if agent.is_deaf() {
+            self.wait_for_person(now, id, DEAF);
+            return;
+        }
         let held = agent.held.is_some();
         agent.enter(now, Phase::Idle, "at its prompt");
         if held {

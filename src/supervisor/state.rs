@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::action::ClaimFor;
+use super::canary::Signals;
 use super::evidence::Evidence;
 use super::pool::{Lease, Pool};
 use super::texts;
@@ -125,6 +126,9 @@ pub struct AgentState {
     /// What each signal said last.
     #[serde(default)]
     pub evidence: Evidence,
+    /// What the start of its present life showed of its Claude Code.
+    #[serde(default)]
+    pub signals: Signals,
 }
 
 /// A task this agent has claimed and is working on, or is about to.
@@ -535,6 +539,7 @@ impl AgentState {
             last_hook: None,
             last_hook_at: None,
             evidence: Evidence::default(),
+            signals: Signals::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::Supervisor;
 use super::state::AgentState;
-use crate::model::view::{AgentView, FleetView, PlanningView, TaskView, UsageView};
+use crate::model::view::{AgentView, FleetView, PlanningView, SignalsView, TaskView, UsageView};
 use crate::model::{Ending, Timestamp};
 
 impl Supervisor {
@@ -92,6 +92,12 @@ impl Supervisor {
                 .map(|n| format!("WORKER_{n}_TASK_LIST.md")),
             last_hook: agent.last_hook.clone(),
             last_hook_at: agent.last_hook_at,
+            signals: SignalsView {
+                claude_version: agent.signals.version.clone(),
+                hooks: agent.signals.hooks.word().to_owned(),
+                screen: agent.signals.screen.word().to_owned(),
+                session_file: agent.signals.note.word().to_owned(),
+            },
         }
     }
 }

@@ -128,6 +128,7 @@ fn setup(tasks: u64) -> Setup {
         scenario: script(),
         files: (1..=WORKERS).map(list).collect(),
         config: json!({"logs": {"level": "debug"}}),
+        own_engine: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod bad_input;
 mod chaos;
 mod credentials;
 mod demo;
+mod drift;
 mod endings;
 mod engine;
 mod fleet;

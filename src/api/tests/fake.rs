@@ -302,5 +302,6 @@ fn agent(id: AgentId, state: &str, reason: &str, seconds: i64) -> AgentView {
         usage: UsageView::default(),
         last_hook: None,
         last_hook_at: None,
+        signals: crate::model::view::SignalsView::default(),
     }
 }

@@ -10,6 +10,7 @@ mod instance;
 mod launch;
 mod lend;
 mod refs;
+mod session;
 
 pub(super) use launch::settings_hash;
 
@@ -206,6 +207,16 @@ impl Shared {
                 self.check_screen(agent, incarnation).await;
             }
             Action::Examine { agent, incarnation } => self.examine(agent, incarnation).await,
+            Action::CheckSession {
+                agent,
+                incarnation,
+                after,
+            } => {
+                if self.doors.wait_or_end(after).await {
+                    return;
+                }
+                self.check_session(agent, incarnation).await;
+            }
             Action::StopContainer {
                 agent,
                 incarnation,

@@ -108,6 +108,49 @@ impl Failure {
         Self::new(401, "authentication_error", "Invalid bearer token")
     }
 
+    /// 401 for an API key that does not exist.
+    pub fn invalid_key() -> Self {
+        Self::new(401, "authentication_error", "invalid x-api-key")
+    }
+
+    /// 403 for a login that its owner, or the service, has ended.
+    pub fn revoked() -> Self {
+        Self::new(403, "permission_error", "OAuth token has been revoked")
+    }
+
+    /// 403 for a login whose organisation does not let subscriptions be used here.
+    pub fn not_allowed() -> Self {
+        Self::new(
+            403,
+            "permission_error",
+            "OAuth authentication is currently not allowed for this organization",
+        )
+    }
+
+    /// A 429 without unified headers: too many requests a minute, no quota spent.
+    pub fn too_many_requests() -> Self {
+        Self::new(
+            429,
+            "rate_limit_error",
+            "Number of requests has exceeded your per-minute rate limit",
+        )
+    }
+
+    /// 400 when prepaid credit is used up.
+    pub fn no_credit() -> Self {
+        Self::new(
+            400,
+            "invalid_request_error",
+            "Your credit balance is too low to access the Anthropic API. \
+             Please go to Plans & Billing to upgrade or purchase credits.",
+        )
+    }
+
+    /// 404 for a model that does not exist, or not for this account.
+    pub fn no_such_model() -> Self {
+        Self::new(404, "not_found_error", "model: no-such-model")
+    }
+
     pub fn server_error() -> Self {
         Self::new(500, "api_error", "Internal server error")
     }

@@ -8,6 +8,9 @@ use crate::supervisor::{Event, HookInput};
 impl World {
     /// A hook of an agent's session: to the daemon if its door is open, else into the spool.
     pub(super) fn hook(&mut self, agent: &AgentId, fact: HookFact) {
+        if self.minds[agent].mute {
+            return;
+        }
         self.callbacks += 1;
         let callback = CallbackId::new(format!("cb-{}", self.callbacks));
         if let HookFact::TurnFailed { .. } = fact

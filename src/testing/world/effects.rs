@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mind::Doing;
 use super::{Container, Waiting, World};
-use crate::model::{AgentId, HookFact, Incarnation, Screen, Timestamp};
+use crate::model::{AgentId, HookFact, Incarnation, Screen, SessionNote, Timestamp};
 use crate::supervisor::{
     Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
 };
@@ -31,6 +31,7 @@ impl World {
         }
         let after = match &action {
             Action::CheckScreen { after, .. }
+            | Action::CheckSession { after, .. }
             | Action::TakeInventory { after }
             | Action::Push { after } => *after,
             _ => Duration::ZERO,
@@ -146,6 +147,16 @@ impl World {
                 agent, incarnation, ..
             } => Some(self.look(&agent, incarnation)),
             Action::Examine { agent, incarnation } => Some(self.examine(agent, incarnation)),
+            Action::CheckSession {
+                agent, incarnation, ..
+            } => {
+                let note = self.note_of(&agent, incarnation);
+                Some(Event::SessionChecked {
+                    agent,
+                    incarnation,
+                    note,
+                })
+            }
             Action::StopContainer {
                 agent, incarnation, ..
             } => self.stop(&agent, incarnation),
@@ -291,6 +302,17 @@ impl World {
             incarnation,
             seen,
         }
+    }
+
+    /// What its Claude Code notes about itself; it starts right with its container.
+    fn note_of(&self, agent: &AgentId, incarnation: Incarnation) -> SessionNote {
+        if self.live(agent) != Some(incarnation) {
+            return SessionNote::Missing;
+        }
+        let Some(mind) = self.minds.get(agent) else {
+            return SessionNote::Missing;
+        };
+        mind.note(self.now)
     }
 
     fn stop(&mut self, agent: &AgentId, incarnation: Incarnation) -> Option<Event> {

@@ -109,7 +109,8 @@ pub(super) fn event(event: &Event) -> Option<String> {
         | Event::ScreenSeen {
             screen: Screen::Blank,
             ..
-        } => return None,
+        }
+        | Event::SessionChecked { .. } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
@@ -249,6 +250,7 @@ pub(super) fn action(action: &Action) -> Option<String> {
         Action::Push { .. } => "push".into(),
         Action::CheckScreen { .. }
         | Action::Examine { .. }
+        | Action::CheckSession { .. }
         | Action::EnsurePane { .. }
         | Action::ReadTaskLists
         | Action::FetchRemote => return None,

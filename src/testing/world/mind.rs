@@ -1,6 +1,9 @@
 //! What an agent's Claude Code does, as far as the outside can tell.
 
-use crate::model::{CallbackId, CredentialId, Screen, SessionId};
+use crate::model::{CallbackId, CredentialId, Screen, SessionId, SessionNote, Timestamp};
+
+/// What every mind says it is, unless told otherwise.
+pub const TESTED_VERSION: &str = "1.0.0";
 
 /// What it does now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,10 @@ pub struct Mind {
     pub credential: Option<(CredentialId, u64)>,
     /// The dialog of the limit opens at the next one; once per process.
     pub dialog_at_limit: bool,
+    /// Its hooks do not run.
+    pub mute: bool,
+    /// The version it says it is.
+    pub version: String,
 }
 
 impl Mind {
@@ -65,6 +72,8 @@ impl Mind {
             dialog_at_start: None,
             credential: None,
             dialog_at_limit: false,
+            mute: false,
+            version: TESTED_VERSION.to_owned(),
         }
     }
 
@@ -80,6 +89,28 @@ impl Mind {
             Doing::AtPrompt if self.draft.is_some() => Screen::Draft,
             Doing::AtPrompt => Screen::Ready,
             Doing::Working { .. } | Doing::Stopping { .. } => Screen::Busy,
+        }
+    }
+
+    /// Its session file; none before its session has begun.
+    pub fn note(&self, now: Timestamp) -> SessionNote {
+        let Some(session) = self
+            .session
+            .clone()
+            .filter(|_| self.doing != Doing::Booting)
+        else {
+            return SessionNote::Missing;
+        };
+        let status = match self.screen() {
+            Screen::Busy => "busy",
+            Screen::Dialog { .. } => "waiting",
+            _ => "idle",
+        };
+        SessionNote::Found {
+            session,
+            version: self.version.clone(),
+            status: status.to_owned(),
+            started_at: now,
         }
     }
 

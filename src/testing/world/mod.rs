@@ -6,6 +6,8 @@
 //! with the trace. Must never decide anything the supervisor should decide.
 
 mod behave;
+#[cfg(test)]
+mod canary_tests;
 mod check;
 mod doors;
 mod effects;

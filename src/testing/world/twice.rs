@@ -36,7 +36,8 @@ impl Twice {
 }
 
 /// The kinds of actions; a new one belongs here and into the simulation's scripts.
-pub const ACTION_KINDS: [&str; 19] = [
+pub const ACTION_KINDS: [&str; 20] = [
+    "CheckSession",
     "Examine",
     "Launch",
     "Adopt",
@@ -79,6 +80,7 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
         Action::FetchRemote => "FetchRemote",
         Action::Finish { .. } => "Finish",
         Action::Examine { .. } => "Examine",
+        Action::CheckSession { .. } => "CheckSession",
         Action::Lend { .. } => "Lend",
         Action::Refresh { .. } => "Refresh",
         Action::CloseDialog { .. } => "CloseDialog",
@@ -87,7 +89,8 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 24] = [
+pub const EVENT_KINDS: [&str; 25] = [
+    "SessionChecked",
     "Examined",
     "InventoryTaken",
     "EngineAway",
@@ -141,6 +144,7 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::DirectionSeen { .. } => "DirectionSeen",
         Event::Noticed { .. } => "Noticed",
         Event::Examined { .. } => "Examined",
+        Event::SessionChecked { .. } => "SessionChecked",
         Event::PoolRead { .. } => "PoolRead",
         Event::WindowsTold { .. } => "WindowsTold",
         Event::Lent { .. } => "Lent",
