@@ -4,6 +4,7 @@
 //! happen: the supervisor is put back and the sender is told.
 
 mod explaining;
+mod showing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::queue_actions::QueueActions;
 use super::record;
 use super::usage::{UsageBook, WindowBook};
 use crate::claude::{limits, prompt};
-use crate::control::{ControlError, StatusReport};
+use crate::control::ControlError;
 use crate::model::view::{DiskView, FleetView};
 use crate::model::{
     AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
@@ -242,13 +243,6 @@ impl Driver {
             Input::Explain(question) => self.take_question(question),
             Input::Disk(disk) => self.disk = disk,
         }
-    }
-
-    fn take_distances(&mut self, distances: Vec<(AgentId, u32, u32)>) {
-        self.distances = distances
-            .into_iter()
-            .map(|(id, ahead, behind)| (id, (ahead, behind)))
-            .collect();
     }
 
     async fn drain_inbox(&mut self) {
@@ -538,65 +532,10 @@ impl Driver {
         let _gone = reply.send(answer);
     }
 
-    fn take_status(&mut self, report: StatusReport, line: oneshot::Sender<String>) {
-        let text = self.status_text(&report.agent);
-        self.effects.status_line_drawn(&report.agent, self.now());
-        if let Some(version) = &report.claude_version {
-            tracing::trace!(agent = %report.agent, version, "status line");
-        }
-        let id = report.agent.clone();
-        if let Some(told) = self.windows.told(self.now(), &report) {
-            self.inbox.push_back(told);
-        }
-        if self.usage.told(report.agent, report.usage, report.model) {
-            self.effects.count_tokens(&id);
-        }
-        let _gone = line.send(text);
-    }
-
-    /// The line under an agent's prompt.
-    fn status_text(&self, id: &AgentId) -> String {
-        let Some(agent) = self.supervisor.fleet().agents.get(id) else {
-            return format!("orchestrator · {id}");
-        };
-        match &agent.held {
-            Some(held) => format!("orchestrator · {id} · {} · {}", held.task, held.title),
-            None => format!("orchestrator · {id} · {}", agent.reason),
-        }
-    }
-
     async fn read_lists(&mut self) {
         let now = self.now();
         let events = self.queue.read_lists(now).await;
         self.inbox.extend(events);
-    }
-
-    fn publish(&mut self) {
-        let mut view = self.supervisor.view(self.now());
-        view.disk.clone_from(&self.disk);
-        view.tmux_socket.clone_from(&self.house.tmux_socket);
-        let lists = self.house.paths.agent(&AgentId::manager()).checkout();
-        view.task_list_directory = lists.display().to_string();
-        for agent in &mut view.agents {
-            self.usage.fill(agent);
-            if let Some((ahead, behind)) = self.distances.get(&agent.id) {
-                agent.ahead = Some(*ahead);
-                agent.behind = Some(*behind);
-            }
-        }
-        self.publisher.send_if_modified(|current| {
-            view.generation = current.generation;
-            let moment = view.at;
-            view.at = current.at;
-            if **current == view {
-                return false;
-            }
-            view.generation = self.generation + 1;
-            view.at = moment;
-            *current = Arc::new(view);
-            true
-        });
-        self.generation = self.publisher.borrow().generation;
     }
 }
 
