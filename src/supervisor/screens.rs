@@ -54,9 +54,10 @@ impl Supervisor {
             },
             Phase::Delivering { .. } => self.screen_at_delivery(now, id, screen),
             // An adopted agent that ended its turn while nobody listened and whose spool is lost, or
-            // one whose own hook says it waits.
+            // one whose own hook says it waits. Text that nobody sent is no work either: delivery clears it.
             Phase::Working
-                if screen == Screen::Ready && (agent.held.is_none() || agent.doubted) =>
+                if matches!(screen, Screen::Ready | Screen::Draft)
+                    && (agent.held.is_none() || agent.doubted) =>
             {
                 self.found_at_prompt(now, id);
             }

@@ -219,8 +219,8 @@ impl GitStore {
     }
 
     /// Base and both sides with the edits already in them, so that what an edit changes (a ticked
-    /// box beside another) never conflicts with itself. `None` where there is nothing to edit or
-    /// more than one base: git then makes a virtual one.
+    /// box beside another) never conflicts with itself. `None` where there is nothing to edit, or
+    /// where the bases are so many, or so far apart, that git has to make one out of them.
     fn edited_sides<'r>(
         repository: &'r Repository,
         our: &git2::Commit<'r>,
@@ -233,20 +233,48 @@ impl GitStore {
         let bases = repository
             .merge_bases(our.id(), their.id())
             .map_err(|cause| broken("could not find where the branches parted", cause))?;
-        let [base] = bases[..] else {
-            return Ok(None);
-        };
         let edited = |commit: &git2::Commit<'r>| {
             let tree = commit
                 .tree()
                 .map_err(|cause| broken("a commit has no readable tree", cause))?;
             edit(repository, &tree, edits)
         };
-        Ok(Some([
-            edited(&commit(repository, base)?)?,
-            edited(our)?,
-            edited(their)?,
-        ]))
+        let base = match bases[..] {
+            [base] => Some(edited(&commit(repository, base)?)?),
+            [one, other] => Self::base_of_two(repository, one, other, &edited)?,
+            _ => None,
+        };
+        let Some(base) = base else {
+            return Ok(None);
+        };
+        Ok(Some([base, edited(our)?, edited(their)?]))
+    }
+
+    /// Two branches that took each other in have two bases: what both have in common is their merge.
+    fn base_of_two<'r>(
+        repository: &'r Repository,
+        one: Oid,
+        other: Oid,
+        edited: &dyn Fn(&git2::Commit<'r>) -> PortResult<Tree<'r>>,
+    ) -> PortResult<Option<Tree<'r>>> {
+        let before = repository
+            .merge_bases(one, other)
+            .map_err(|cause| broken("could not find where the branches parted", cause))?;
+        let [before] = before[..] else {
+            return Ok(None);
+        };
+        let tree = |id| edited(&commit(repository, id)?);
+        let (before, one, other) = (tree(before)?, tree(one)?, tree(other)?);
+        let mut options = MergeOptions::new();
+        options.find_renames(true);
+        let failed = |cause| broken("could not merge what the branches have in common", cause);
+        let mut index = repository
+            .merge_trees(&before, &one, &other, Some(&options))
+            .map_err(failed)?;
+        if index.has_conflicts() {
+            return Ok(None);
+        }
+        write_tree(repository, &mut index).map(Some)
     }
 
     fn write(

@@ -178,7 +178,16 @@ async fn set(
     });
     // One more than can be at their limit at once, most often.
     setting.credentials = (1..=3).map(credential_end).collect();
-    let stage = Stage::set(setting).await?;
+    let path = setting.directory.path().to_owned();
+    let stage = match Stage::set(setting).await {
+        Ok(stage) => stage,
+        Err(error) => {
+            // Nothing can be removed below a disk that is mounted.
+            drop(disk);
+            let _ = std::fs::remove_dir_all(path);
+            return Err(error);
+        }
+    };
     Ok(Set {
         seed,
         dice: Dice::new(seed),

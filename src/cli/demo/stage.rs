@@ -97,6 +97,16 @@ impl Stage {
     /// Sets everything up and starts the supervisor.
     pub(in crate::cli) async fn set(setting: Setting) -> Result<Self> {
         let runtime = wiring::connect().await.map_err(wiring::prerequisite)?;
+        let project = setting.project.clone();
+        let set = Self::set_on(runtime.clone(), setting).await;
+        if set.is_err() {
+            // What went wrong is worth more than what may go wrong now.
+            let _ = runtime.remove_network(&project).await;
+        }
+        set
+    }
+
+    async fn set_on(runtime: DockerRuntime, setting: Setting) -> Result<Self> {
         let engine = Engine::of_environment()?;
         let (directory, project) = (setting.directory, setting.project);
         (setting.repository)(&repository(directory.path()))

@@ -28,6 +28,7 @@ else
 fi";
 
 /// Keeps both sides of every conflict, in the order ours, theirs; drops the base that diff3 shows.
+/// An item of a task list stands there once, ticked if it is on either side.
 const KEEP_BOTH_SIDES: &str = r#"set -e
 git diff --name-only --diff-filter=U | while IFS= read -r file; do
   awk '/^<<<<<<< / {next}
@@ -35,7 +36,14 @@ git diff --name-only --diff-filter=U | while IFS= read -r file; do
        /^=======$/ {base = 0; next}
        /^>>>>>>> / {next}
        !base' "$file" > .resolved
-  cat .resolved > "$file"
+  case $file in WORKER_*_TASK_LIST.md)
+    awk 'NR == FNR {item = $0; if (sub(/^- \[x\] /, "", item)) done[item] = 1; next}
+         {item = $0}
+         !sub(/^- \[[ x]\] /, "", item) {print; next}
+         seen[item]++ {next}
+         {print "- [" (item in done ? "x" : " ") "] " item}' .resolved .resolved > "$file" ;;
+  *) cat .resolved > "$file" ;;
+  esac
   rm .resolved
   git add -- "$file"
 done
@@ -48,8 +56,12 @@ cmp -s .reviewed PATH || cat .reviewed > PATH
 rm .reviewed
 git diff -- PATH";
 
-/// A merge that stops, now or in an attempt before, leaves `MERGE_HEAD` behind.
-const MERGE: &str = r#"git merge --no-edit {{sha}} || {
+/// Task lists that were ticked meanwhile are committed first: a merge refuses to start over them. One
+/// that stops, now or in an attempt before, leaves `MERGE_HEAD` behind.
+const MERGE: &str = r#"[ -e "$(git rev-parse --git-path MERGE_HEAD)" ] ||
+  [ -z "$(git status --porcelain -- 'WORKER_*_TASK_LIST.md')" ] ||
+  git commit -q -m 'Keep the task lists' -- 'WORKER_*_TASK_LIST.md'
+git merge --no-edit {{sha}} || {
   [ -e "$(git rev-parse --git-path MERGE_HEAD)" ] && echo 'state: merging'
   false
 }"#;
@@ -356,6 +368,29 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
         }
         assert!(!dir.path().join(".reviewed").exists());
+    }
+
+    #[test]
+    fn both_sides_are_kept_and_an_item_of_a_list_stands_there_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |script: &str| {
+            let ran = std::process::Command::new("sh")
+                .args(["-c", script])
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            assert!(ran.status.success(), "{ran:?}");
+        };
+        run("git init -q -b main; git config user.name T; git config user.email t@localhost
+             printf -- '- [ ] a\\n' > WORKER_1_TASK_LIST.md; printf 'a\\n' > f; git add .; git commit -qm 1
+             git switch -qc side; printf -- '- [ ] a\\n- [ ] b\\n' > WORKER_1_TASK_LIST.md
+             printf 'a\\nb\\n' > f; git commit -qam 2; git switch -q main
+             printf -- '- [x] a\\n- [ ] c\\n' > WORKER_1_TASK_LIST.md; printf 'a\\nc\\n' > f
+             git commit -qam 3; ! git merge -q side");
+        run(KEEP_BOTH_SIDES);
+        let text = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(text("WORKER_1_TASK_LIST.md"), "- [x] a\n- [ ] c\n- [ ] b\n");
+        assert_eq!(text("f"), "a\nc\nb\n");
     }
 
     #[test]

@@ -345,6 +345,47 @@ fn merges_from_many_hands_all_land() {
     );
 }
 
+/// The manager takes the branch in and the branch takes the manager's work in: two bases.
+#[test]
+fn ticks_do_not_conflict_where_two_branches_took_each_other_in() {
+    let world = World::new();
+    let tick = |from: &'static str, to: &'static str| {
+        FileEdit::new("LIST.md", move |old| {
+            let text = String::from_utf8_lossy(old?).replace(from, to);
+            Some(text.into_bytes())
+        })
+    };
+    let start = world.checkout("worker-1");
+    commit(&start, "LIST.md", "[ ] a\n");
+    world.import("worker-1").unwrap();
+    world.merge("worker-1");
+    let checkout = world.checkout("manager");
+    commit(&checkout, "LIST.md", "[ ] a\n[ ] b\n");
+    let added = world.import("manager").unwrap();
+    let ticked = world.store.branch_head().unwrap();
+    let edits = [tick("[ ] a", "[x] a")];
+    let MergeOutcome::Merged { commit: ticked, .. } =
+        world.store.merge(&ticked, "Tick", &edits).unwrap()
+    else {
+        panic!("nothing was ticked")
+    };
+    world.store.merge(&added, "Merge manager", &edits).unwrap();
+    git(
+        &checkout,
+        &["merge", "-q", "-s", "ours", "--no-edit", ticked.as_str()],
+    );
+    write(&checkout, "LIST.md", "[x] a\n[ ] b\n");
+    git(&checkout, &["commit", "-q", "-a", "--amend", "--no-edit"]);
+    commit(&checkout, "LIST.md", "[x] a\n[ ] b\n[ ] c\n");
+    let more = world.import("manager").unwrap();
+    let edits = [tick("[ ] a", "[x] a"), tick("[ ] b", "[x] b")];
+    let tip = world.store.branch_head().unwrap();
+    world.store.merge(&tip, "Tick", &edits).unwrap();
+    let merged = world.store.merge(&more, "Merge manager", &edits).unwrap();
+    assert!(matches!(merged, MergeOutcome::Merged { .. }), "{merged:?}");
+    assert_eq!(world.read("LIST.md").unwrap(), "[x] a\n[x] b\n[ ] c\n");
+}
+
 #[test]
 fn edits_go_into_the_merge_or_into_a_commit_of_their_own() {
     let world = World::new();
