@@ -1,0 +1,129 @@
+//! Weight: memory and processor time of the supervisor and its pane clients while nothing happens.
+//!
+//! Memory is the resident set; processor time is what the kernel's scheduler counted (nanoseconds,
+//! `/proc/PID/task/*/schedstat`) within the watched time, scaled to a minute.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::fleet::Fleet;
+use crate::hall::Hall;
+use crate::stats::Sample;
+use crate::table::Row;
+
+/// MB: the supervisor by itself, and for each instance with its pane.
+const BASE: f64 = 40.0;
+const EACH: f64 = 8.0;
+/// Of one core, in ms a minute: what an idle Claude Code itself uses was observed to be 350.
+const IDLE_CPU: f64 = 60.0;
+
+pub fn run(hall: &Hall) -> Result<Vec<Row>> {
+    let sizes: &[usize] = if hall.smoke { &[1] } else { &[1, 7] };
+    let mut rows = Vec::new();
+    for workers in sizes {
+        rows.extend(weigh(hall, *workers)?);
+    }
+    Ok(rows)
+}
+
+fn weigh(hall: &Hall, workers: usize) -> Result<Vec<Row>> {
+    let instances = workers + 1;
+    let mut fleet = Fleet::set(hall, &format!("weight{workers}"), workers, &[])?;
+    fleet.up()?;
+    fleet.until_idle()?;
+    let supervisor = vec![fleet.pid()?];
+    let clients = pane_clients(&fleet.project)?;
+    anyhow::ensure!(
+        clients.len() == instances,
+        "{} pane clients for {instances} instances",
+        clients.len()
+    );
+    // The last of the start is over when the supervisor rests for a while; then it is watched.
+    let watched = Duration::from_secs(hall.size(45, 10) as u64);
+    std::thread::sleep(Duration::from_secs(hall.size(10, 2) as u64));
+    let mut rows = Vec::new();
+    let memory = |pids: &[u32]| -> Result<f64> { pids.iter().map(|pid| resident(*pid)).sum() };
+    let before = (processor(&supervisor)?, processor(&clients)?);
+    let begun = Instant::now();
+    std::thread::sleep(watched);
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    let after = (processor(&supervisor)?, processor(&clients)?);
+    let (own, panes) = (memory(&supervisor)?, memory(&clients)?);
+    let limit = |case: String, unit, value: f64, allowed: f64| Row {
+        benchmark: "weight",
+        case,
+        unit,
+        ours: Sample(vec![value]),
+        floor: Sample(vec![allowed]),
+        aim: Some(1.0),
+    };
+    let allowed = BASE + EACH * instances as f64;
+    rows.push(limit(
+        format!(
+            "memory with {instances} instances (supervisor {own:.0}, panes {panes:.0}); floor: the limit"
+        ),
+        "MB",
+        own + panes,
+        allowed,
+    ));
+    let cpu = (after.0 - before.0 + after.1 - before.1) / minutes / instances as f64;
+    rows.push(limit(
+        format!("processor, ms an idle minute for each of {instances} instances; floor: the limit"),
+        "ms",
+        cpu,
+        IDLE_CPU,
+    ));
+    fleet.down()?;
+    Ok(rows)
+}
+
+/// The `view` commands in the panes of this fleet.
+fn pane_clients(project: &str) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<String> = line
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
+        let views = words.iter().any(|word| word == "view");
+        let ours = words.iter().any(|word| word.contains(project));
+        let binary = words
+            .first()
+            .is_some_and(|word| word.ends_with("orchestrator"));
+        if views && ours && binary {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// MB of resident memory.
+fn resident(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line
+        .and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok())
+        .context("no VmRSS in /proc")?;
+    Ok(kib / 1024.0)
+}
+
+/// Milliseconds on a processor since the start, of all threads.
+fn processor(pids: &[u32]) -> Result<f64> {
+    let mut nanos = 0_u64;
+    for pid in pids {
+        for task in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
+            // A thread that ends meanwhile takes little with it.
+            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            let spent = text.split_whitespace().next();
+            nanos += spent.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    Ok(nanos as f64 / 1e6)
+}
