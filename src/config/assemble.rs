@@ -54,6 +54,7 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
         restart: Restart {
             burst: read.integer("restart.burst"),
             window: read.duration("restart.window"),
+            per_day: read.integer("restart.perDay"),
             backoff: read.duration("restart.backoff"),
             maximum_backoff: read.duration("restart.maximumBackoff"),
         },

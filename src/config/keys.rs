@@ -338,11 +338,18 @@ pub static KEYS: &[Key] = &[
         "The time that `restart.burst` counts over.",
     ),
     key(
+        "restart.perDay",
+        Integer { min: 1, max: 1000 },
+        Text("20"),
+        "20",
+        "How often an agent may be restarted within 24 hours before it counts as failed, however far apart.",
+    ),
+    key(
         "restart.backoff",
         duration(Duration::from_millis(100), HOUR),
         Text("2s"),
         "2s",
-        "Wait before the first restart; doubles with each further one.",
+        "Wait before the second restart within `restart.window`, doubled with each further one. The first is at once.",
     ),
     key(
         "restart.maximumBackoff",

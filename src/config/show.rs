@@ -163,10 +163,11 @@ fn number(value: f64) -> Json {
     }
 }
 
-fn restart_values(restart: &Restart) -> [(&'static str, Json); 4] {
+fn restart_values(restart: &Restart) -> [(&'static str, Json); 5] {
     let Restart {
         burst,
         window,
+        per_day,
         backoff,
         maximum_backoff,
     } = restart;
@@ -174,6 +175,7 @@ fn restart_values(restart: &Restart) -> [(&'static str, Json); 4] {
     [
         ("restart.burst", json!(burst)),
         ("restart.window", json!(format_duration(*window))),
+        ("restart.perDay", json!(per_day)),
         ("restart.backoff", json!(format_duration(*backoff))),
         ("restart.maximumBackoff", json!(maximum)),
     ]

@@ -105,6 +105,7 @@ pub struct GitIdentity {
 pub struct Restart {
     pub burst: u32,
     pub window: Duration,
+    pub per_day: u32,
     pub backoff: Duration,
     pub maximum_backoff: Duration,
 }

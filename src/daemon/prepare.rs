@@ -231,6 +231,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         planning_cool_down: config.planning.cool_down,
         restart_burst: config.restart.burst,
         restart_window: config.restart.window,
+        restarts_per_day: config.restart.per_day,
         backoff: config.restart.backoff,
         maximum_backoff: config.restart.maximum_backoff,
         stop_grace: config.stop_grace,

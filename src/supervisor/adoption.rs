@@ -32,6 +32,9 @@ impl Supervisor {
             }
             Inventory::Seen(seen) => seen,
         };
+        if first {
+            self.bring_deadlines_near(now);
+        }
         self.ready = true;
         for id in self.policy.agents() {
             let lives: Vec<&SeenContainer> = seen.iter().filter(|c| c.agent == id).collect();

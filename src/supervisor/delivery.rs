@@ -11,7 +11,7 @@ use super::texts;
 use crate::model::{AgentId, Incarnation, Screen, Task, TaskId, Timestamp};
 
 /// A paste into a loaded machine may take its time; the receipt deadline starts after it.
-const PASTE_DEADLINE: Duration = Duration::from_secs(90);
+pub(super) const PASTE_DEADLINE: Duration = Duration::from_secs(90);
 
 impl Supervisor {
     /// The text whose receipt is awaited, for the driver to compare prompts with.

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use super::action::{Action, ClaimFor};
 use super::screens::LOOK_AT_DIALOG;
-use super::state::{AfterStop, FinishAs, Finishing, Phase};
+use super::state::{AfterStop, AgentState, FinishAs, Finishing, Phase};
 use super::{Supervisor, texts, with_jitter};
 use crate::model::{AgentId, Incarnation, Reply, Timestamp};
+
+/// What `restart.perDay` counts over.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Supervisor {
     pub(super) fn stop_life(&mut self, id: &AgentId, incarnation: Incarnation) {
@@ -149,7 +152,7 @@ impl Supervisor {
         if stopping {
             self.on_exited(now, id, incarnation, None, false);
         } else if retry {
-            self.crashed(now, id, &format!("could not be launched: {reason}"), 0.5);
+            self.crashed(now, id, &format!("could not be launched: {reason}"));
             // Its container may run all the same: only the same life again is no second copy.
             if let Some(agent) = self.fleet.agents.get_mut(id)
                 && let Phase::Backoff { same_life, .. } = &mut agent.phase
@@ -200,10 +203,10 @@ impl Supervisor {
             }
             Phase::Stopping {
                 then: AfterStop::Crash,
-            } if !ending => self.crashed(now, id, &cause, 0.5),
+            } if !ending => self.crashed(now, id, &cause),
             Phase::Stopping { .. } => agent.enter(now, Phase::Absent, "stopped"),
             _ if ending => agent.enter(now, Phase::Absent, format!("{cause} while the fleet ends")),
-            _ => self.crashed(now, id, &cause, 0.5),
+            _ => self.crashed(now, id, &cause),
         }
         // The queue may have given it the task already: ask, so that it is in nobody's hand lost.
         if let Some(task) = claiming {
@@ -217,32 +220,41 @@ impl Supervisor {
     }
 
     /// Backoff with jitter, or the end of it.
-    fn crashed(&mut self, now: Timestamp, id: &AgentId, cause: &str, jitter: f64) {
+    fn crashed(&mut self, now: Timestamp, id: &AgentId, cause: &str) {
         let policy = self.policy.clone();
         self.held_failed(now, id, cause);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        agent
-            .crashes
-            .retain(|at| now.since(*at) <= policy.restart_window);
+        agent.crashes.retain(|at| now.since(*at) <= DAY);
         agent.crashes.push(now);
-        let crashes = u32::try_from(agent.crashes.len()).unwrap_or(u32::MAX);
-        if crashes > policy.restart_burst {
-            let text = format!(
-                "given up after {crashes} failures within {} s; the last: {cause}",
-                policy.restart_window.as_secs()
-            );
+        let within = |time: Duration| {
+            let recent = agent.crashes.iter().filter(|at| now.since(**at) <= time);
+            u32::try_from(recent.count()).unwrap_or(u32::MAX)
+        };
+        let (crashes, today) = (within(policy.restart_window), within(DAY));
+        let given_up = if crashes > policy.restart_burst {
+            let seconds = policy.restart_window.as_secs();
+            Some(format!("{crashes} failures within {seconds} s"))
+        } else {
+            (today > policy.restarts_per_day).then(|| format!("{today} failures within 24 hours"))
+        };
+        if let Some(count) = given_up {
+            let text = format!("given up after {count}; the last: {cause}");
             agent.enter(now, Phase::Failed, text.clone());
             let hint = format!("see `orchestrator logs {id}`, then `orchestrator restart {id}`");
             self.notice(now, Some(id), &text, Some(hint));
             return;
         }
-        let delay = with_jitter(policy.backoff_after(crashes), jitter);
+        let delay = with_jitter(policy.backoff_after(crashes), jitter_of(agent));
+        let when = if delay.is_zero() {
+            "now".to_owned()
+        } else {
+            format!("in {:.0} s", delay.as_secs_f64())
+        };
         let reason = format!(
-            "{cause}; restart {crashes} of {} in {:.0} s",
-            policy.restart_burst,
-            delay.as_secs_f64()
+            "{cause}; restart {crashes} of {} {when}",
+            policy.restart_burst
         );
         let until = now + delay;
         let same_life = false;
@@ -358,6 +370,17 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// A fraction that differs by agent and by life and is the same whenever it is asked for, so that
+/// agents that died together do not all come back at the same moment.
+fn jitter_of(agent: &AgentState) -> f64 {
+    const FNV_PRIME: u32 = 16_777_619;
+    let seed = 0x811c_9dc5_u32 ^ agent.incarnation.0 as u32;
+    let mixed = agent.id.as_str().bytes().fold(seed, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME)
+    });
+    f64::from(mixed) / f64::from(u32::MAX)
 }
 
 fn exit_cause(exit_code: Option<i64>, out_of_memory: bool) -> String {

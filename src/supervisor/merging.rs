@@ -12,10 +12,10 @@ use super::texts;
 use crate::model::{AgentId, CommitId, Reply, TaskId, TaskSource, Timestamp};
 
 /// An import or a merge that failed is tried again.
-const TAKE_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const TAKE_AGAIN: Duration = Duration::from_secs(60);
 const PUSH_AGAIN: Duration = Duration::from_secs(30);
 /// A remote that says no will say no again until somebody changes something there.
-const PUSH_AGAIN_DENIED: Duration = Duration::from_secs(300);
+pub(super) const PUSH_AGAIN_DENIED: Duration = Duration::from_secs(300);
 /// Times the manager is asked to merge one commit before a person is told.
 const ASKED_TO_MERGE: u32 = 2;
 /// Uncommitted paths named to an agent.

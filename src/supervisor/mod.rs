@@ -20,6 +20,7 @@
 
 mod action;
 mod adoption;
+mod clock;
 mod delivery;
 mod ending;
 mod hooks;

@@ -21,6 +21,8 @@ pub struct Policy {
     /// Crashes within `restart_window` before an agent is given up.
     pub restart_burst: u32,
     pub restart_window: Duration,
+    /// Crashes within a day before an agent is given up, however far apart.
+    pub restarts_per_day: u32,
     pub backoff: Duration,
     pub maximum_backoff: Duration,
     pub stop_grace: Duration,
@@ -39,9 +41,13 @@ impl Policy {
             .collect()
     }
 
-    /// Delay before restart number `crashes` (from 1) within the window: doubling, bounded.
+    /// Delay before restart number `crashes` (from 1) within the window: none, then doubling,
+    /// bounded. What crashes once after a long life is not in a loop, and waiting helps nobody.
     pub fn backoff_after(&self, crashes: u32) -> Duration {
-        let factor = 2_u32.saturating_pow(crashes.saturating_sub(1).min(16));
+        let Some(doublings) = crashes.checked_sub(2) else {
+            return Duration::ZERO;
+        };
+        let factor = 2_u32.saturating_pow(doublings.min(16));
         self.backoff
             .saturating_mul(factor)
             .min(self.maximum_backoff)
@@ -61,6 +67,7 @@ impl Default for Policy {
             planning_cool_down: Duration::from_secs(60),
             restart_burst: 5,
             restart_window: Duration::from_secs(600),
+            restarts_per_day: 20,
             backoff: Duration::from_secs(2),
             maximum_backoff: Duration::from_secs(120),
             stop_grace: Duration::from_secs(20),

@@ -434,8 +434,57 @@ fn hooks_of_unknown_kinds_are_counted_and_let_go() {
 fn the_backoff_doubles_and_is_bounded() {
     let policy = Policy::default();
     let seconds = |crashes| policy.backoff_after(crashes).as_secs();
-    assert_eq!([seconds(1), seconds(2), seconds(3)], [2, 4, 8]);
+    assert_eq!(
+        [seconds(1), seconds(2), seconds(3), seconds(4)],
+        [0, 2, 4, 8]
+    );
     assert_eq!(seconds(40), policy.maximum_backoff.as_secs());
+}
+
+#[test]
+fn crashes_far_apart_end_in_failed_as_well() {
+    let mut world = at_rest();
+    let limit = Policy::default().restarts_per_day;
+    for _ in 0..limit {
+        assert!(world.exits(&worker(), 1, false), "{}", world.tail());
+        assert!(matches!(state(&world).phase, Phase::Backoff { .. }));
+        world.advance(Duration::from_secs(1));
+        world.boot(&worker());
+        world.advance(Duration::from_secs(1800));
+    }
+    assert!(world.exits(&worker(), 1, false));
+    assert_eq!(state(&world).phase, Phase::Failed);
+    let reason = state(&world).reason;
+    assert!(reason.contains("21 failures within 24 hours"), "{reason}");
+}
+
+#[test]
+fn agents_that_die_together_come_back_apart() {
+    let policy = Policy {
+        workers: 4,
+        ..Policy::default()
+    };
+    let mut world = World::new(policy.clone());
+    world.start_daemon(false);
+    world.run_outbox();
+    let mut due = std::collections::BTreeSet::new();
+    for round in 0..2 {
+        for number in 1..=4 {
+            let agent = AgentId::worker(number);
+            assert!(world.exits(&agent, 1, false));
+            if round == 1 {
+                let Phase::Backoff { until, .. } = world.fleet().agents[&agent].phase else {
+                    panic!("{agent} does not wait");
+                };
+                due.insert(until);
+            }
+        }
+        if round == 0 {
+            world.advance(Duration::from_secs(1));
+            world.run_outbox();
+        }
+    }
+    assert_eq!(due.len(), 4, "{due:?}");
 }
 
 #[test]
@@ -511,4 +560,25 @@ fn a_turn_that_a_person_interrupted_and_left_goes_on() {
     world.turn_ends(&worker(), &Turn::default());
     world.run_outbox();
     assert_eq!(world.unfinished(), Vec::<String>::new());
+}
+
+#[test]
+fn a_clock_set_back_while_nobody_ran_delays_nothing() {
+    let mut world = at_work();
+    for _ in 0..2 {
+        assert!(world.exits(&worker(), 1, false), "{}", world.tail());
+        world.advance(Duration::from_secs(1));
+    }
+    assert!(matches!(state(&world).phase, Phase::Backoff { .. }));
+    world.crash_daemon();
+    world.now = world.now - Duration::from_secs(3600);
+    let restarted = world.now;
+    world.start_daemon(false);
+    world.run_outbox();
+    world.advance(Policy::default().maximum_backoff * 2);
+    assert!(matches!(state(&world).phase, Phase::Starting { .. }));
+    world.boot(&worker());
+    world.advance(Duration::from_secs(5));
+    assert!(state(&world).held.is_some_and(|held| held.delivered));
+    assert!(state(&world).since <= restarted + Policy::default().maximum_backoff * 3);
 }
