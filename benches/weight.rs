@@ -1,9 +1,8 @@
 //! Weight: memory and processor time of the supervisor and its pane clients while nothing happens.
 //!
-//! Memory is the resident set; processor time is what the kernel's scheduler counted (nanoseconds,
-//! `/proc/PID/task/*/schedstat`) within the watched time, scaled to a minute.
+//! Memory is the resident set, the program's own pages counted for each process; processor time is
+//! what the kernel counted within the watched time (`/proc/PID/stat`), scaled to a minute.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -18,6 +17,11 @@ const BASE: f64 = 40.0;
 const EACH: f64 = 8.0;
 /// Of one core, in ms a minute: what an idle Claude Code itself uses was observed to be 350.
 const IDLE_CPU: f64 = 60.0;
+/// Places in `/proc/PID/stat` after the name.
+const USER: usize = 11;
+const SYSTEM: usize = 12;
+/// Milliseconds: Linux shows times to programs in hundredths of a second, whatever it counts in.
+const TICK: f64 = 10.0;
 
 pub fn run(hall: &Hall) -> Result<Vec<Row>> {
     let sizes: &[usize] = if hall.smoke { &[1] } else { &[1, 7] };
@@ -114,16 +118,18 @@ fn resident(pid: u32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// Milliseconds on a processor since the start, of all threads.
+/// Milliseconds on a processor since the start, of all threads, ended ones included.
 fn processor(pids: &[u32]) -> Result<f64> {
-    let mut nanos = 0_u64;
+    let mut ticks = 0;
     for pid in pids {
-        for task in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
-            // A thread that ends meanwhile takes little with it.
-            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            let spent = text.split_whitespace().next();
-            nanos += spent.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // After the name, which may hold anything but ends with the last bracket.
+        let (_, numbers) = text.rsplit_once(") ").context("no name in /proc/PID/stat")?;
+        let fields: Vec<&str> = numbers.split_whitespace().collect();
+        for field in [USER, SYSTEM] {
+            let text = fields.get(field).context("too few fields in /proc/PID/stat")?;
+            ticks += text.parse::<u64>()?;
         }
     }
-    Ok(nanos as f64 / 1e6)
+    Ok(ticks as f64 * TICK)
 }

@@ -21,11 +21,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
 #[derive(Debug)]
 pub(super) enum Input {
     Event(Event),
-    Hook {
-        report: HookReport,
-        raw: serde_json::Value,
-        answer: oneshot::Sender<Result<HookAnswer, ControlError>>,
-    },
+    Hook(Call),
     Request {
         request: Request,
         reply: oneshot::Sender<Reply>,
@@ -45,6 +41,14 @@ pub(super) enum Input {
     },
     /// Commits ahead of and behind the branch, per agent.
     Distances(Vec<(crate::model::AgentId, u32, u32)>),
+}
+
+/// A hook callback and whoever waits for its answer.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) report: HookReport,
+    pub(super) raw: serde_json::Value,
+    pub(super) answer: oneshot::Sender<Result<HookAnswer, ControlError>>,
 }
 
 #[derive(Clone)]
@@ -90,12 +94,12 @@ impl ControlPort for DriverHandle {
         report: HookReport,
         raw: serde_json::Value,
     ) -> Result<HookAnswer, ControlError> {
-        self.ask(|answer| Input::Hook {
+        let call = |answer| Call {
             report,
             raw,
             answer,
-        })
-        .await?
+        };
+        self.ask(|answer| Input::Hook(call(answer))).await?
     }
 
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {

@@ -22,9 +22,8 @@ pub(super) fn changes(
             changes.agents.push((id.clone(), row));
         }
     }
-    let whole = fleet_row(after);
-    if fleet_row(before) != whole {
-        changes.meta.push(("fleet".into(), whole));
+    if !same_but_agents(before, after) {
+        changes.meta.push(("fleet".into(), fleet_row(after)));
     }
     for action in actions {
         if let Action::Answer { callback, answer } = action
@@ -39,6 +38,27 @@ pub(super) fn changes(
         && changes.journal.is_empty()
         && changes.callbacks.is_empty();
     (!empty).then_some(changes)
+}
+
+/// Every field is named, so that a new one cannot be forgotten.
+fn same_but_agents(before: &Fleet, after: &Fleet) -> bool {
+    let Fleet {
+        agents: _,
+        merging,
+        planning,
+        phase,
+        branch_head,
+        notices,
+        unknown_hooks,
+        late_events,
+    } = before;
+    *merging == after.merging
+        && *planning == after.planning
+        && *phase == after.phase
+        && *branch_head == after.branch_head
+        && *notices == after.notices
+        && *unknown_hooks == after.unknown_hooks
+        && *late_events == after.late_events
 }
 
 /// The fleet without its agents, which have rows of their own.

@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 /// A moment for the first screen to be drawn after the SessionStart hook.
-const FIRST_LOOK: Duration = Duration::from_millis(300);
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// Turns that failed are tried again after: overload and network; limits; login, billing, model.
 const AFTER_SERVER_ERROR: Duration = Duration::from_secs(30);
 const AFTER_LIMIT: Duration = Duration::from_secs(300);
@@ -278,11 +278,11 @@ impl Supervisor {
         let text = held.text.clone();
         let reason = "the answer to its Stop hook carried the task";
         agent.enter(now, Phase::Working, reason);
-        self.hand_over(callback, text);
+        self.hand_over(id, callback, text);
     }
 
-    pub(super) fn hand_over(&mut self, callback: CallbackId, text: String) {
-        let bring_up_to = self.fleet.branch_head.clone();
+    pub(super) fn hand_over(&mut self, id: &AgentId, callback: CallbackId, text: String) {
+        let bring_up_to = self.news_for(id);
         self.act(Action::Answer {
             callback,
             answer: HookAnswer::Continue { text, bring_up_to },
@@ -424,8 +424,15 @@ impl Supervisor {
             })
     }
 
-    pub(super) fn branch_head(&self) -> Option<CommitId> {
-        self.fleet.branch_head.clone()
+    /// What its checkout is brought up to before it is told its next task; nothing where its last
+    /// hook said that it is there. Not the tip of the branch: its own merges hold nothing that it
+    /// does not have, and git takes its time.
+    pub(super) fn news_for(&self, id: &AgentId) -> Option<CommitId> {
+        let agent = self.fleet.agents.get(id)?;
+        let tip = self.fleet.branch_head.as_ref();
+        let wanted = agent.news.as_ref().or(tip)?;
+        let there = agent.head.as_ref();
+        (there != Some(wanted) && there != tip).then(|| wanted.clone())
     }
 }
 

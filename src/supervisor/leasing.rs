@@ -28,6 +28,8 @@ impl Supervisor {
 
     /// The branch's tip as found at start.
     pub fn set_branch_head(&mut self, head: CommitId) {
-        self.fleet.branch_head = Some(head);
+        if self.fleet.branch_head.as_ref() != Some(&head) {
+            self.new_tip(head, None);
+        }
     }
 }

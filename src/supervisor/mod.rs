@@ -166,7 +166,7 @@ impl Supervisor {
             }
             Event::StoreRecovered => self.doubt_everybody(),
             Event::BranchMoved { head } => {
-                self.fleet.branch_head = Some(head);
+                self.new_tip(head, None);
                 self.want_push(Duration::ZERO);
             }
             Event::PushFinished(outcome) => self.on_push_finished(now, outcome),
