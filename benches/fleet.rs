@@ -51,6 +51,8 @@ impl<'h> Fleet<'h> {
             "model": MODEL,
             "container": {"memory": MEMORY, "cpus": CPUS},
             "stopGrace": "1s",
+            // Each kill of the benchmark is the first after a long life.
+            "restart": {"window": "1s", "perDay": 1000},
         });
         write_private(
             &root.join("config/orchestrator.json"),

@@ -1,6 +1,8 @@
 //! Recovery: a container is killed in the middle of a turn; when does its conversation go on?
 //!
 //! The floor is `docker wait; docker start` in a shell loop, of a container that resumes what it finds.
+//! The first restart after a while is without a wait, and only such are measured: the fleet's
+//! configuration forgets a crash after a second.
 
 use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;

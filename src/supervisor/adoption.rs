@@ -230,6 +230,7 @@ impl Supervisor {
                 agent,
                 incarnation,
                 head,
+                after: Duration::ZERO,
             });
         }
         self.actions.extend(actions);

@@ -14,6 +14,8 @@ use crate::model::{
 
 /// A moment for the first screen to be drawn after the SessionStart hook.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
+/// An agent that gets its next task begins it at once; git in its container can wait so long.
+const IMPORT_LATER: Duration = Duration::from_secs(1);
 /// Turns that failed are tried again after: overload and network; limits; login, billing, model.
 const AFTER_SERVER_ERROR: Duration = Duration::from_secs(30);
 const AFTER_LIMIT: Duration = Duration::from_secs(300);
@@ -352,12 +354,15 @@ impl Supervisor {
         }
         agent.importing = true;
         agent.import_at = None;
-        let import = Action::Import {
+        let (incarnation, head) = (agent.incarnation, agent.head.clone());
+        let goes_on = self.fleet.ending().is_none() && self.next_task(id).is_some();
+        let after = if goes_on { IMPORT_LATER } else { Duration::ZERO };
+        self.act(Action::Import {
             agent: id.clone(),
-            incarnation: agent.incarnation,
-            head: agent.head.clone(),
-        };
-        self.act(import);
+            incarnation,
+            head,
+            after,
+        });
     }
 
     /// Zero idle time: the answer to the Stop hook carries the next task, if there is one.
