@@ -19,7 +19,10 @@ const AIM: f64 = 1.1;
 
 pub fn run(hall: &Hall) -> Result<Vec<Row>> {
     let sizes: &[usize] = if hall.smoke { &[1] } else { &[1, 4, 8] };
-    sizes.iter().map(|workers| compare(hall, *workers)).collect()
+    sizes
+        .iter()
+        .map(|workers| compare(hall, *workers))
+        .collect()
 }
 
 fn compare(hall: &Hall, workers: usize) -> Result<Row> {

@@ -15,10 +15,16 @@ pub const CPUS: f64 = 2.0;
 
 pub const MODEL: &str = "sonnet";
 
-/// The last six characters of the keys that fleets use: the model tells requests apart by them.
-pub const FIRST: &str = "-ours1";
-pub const SECOND: &str = "-ours2";
+/// Keys of fleets and plain instances begin with it.
 pub const KEY: &str = "sk-ant-bench-000000000000000000";
+
+/// How the only key of most fleets ends: the model tells requests apart by six characters.
+pub const FIRST: &str = "-ours1";
+
+/// How the key of this number ends.
+pub fn key_ending(number: usize) -> String {
+    format!("-ours{number}")
+}
 
 pub struct Fleet<'h> {
     hall: &'h Hall,
@@ -29,7 +35,12 @@ pub struct Fleet<'h> {
 
 impl<'h> Fleet<'h> {
     /// Writes the configuration; nothing runs yet. `lists`: the first text of each worker's list.
-    pub fn set(hall: &'h Hall, name: &str, workers: usize, lists: &[(usize, String)]) -> Result<Self> {
+    pub fn set(
+        hall: &'h Hall,
+        name: &str,
+        workers: usize,
+        lists: &[(usize, String)],
+    ) -> Result<Self> {
         let project = format!("{}-{name}", hall.name);
         let root = hall.root.path().join(name);
         for directory in ["home", "run", "tmux", "config/credentials"] {
@@ -64,22 +75,18 @@ impl<'h> Fleet<'h> {
             root,
             up: false,
         };
-        fleet.write_key("first", FIRST)?;
+        fleet.write_key(1)?;
         Ok(fleet)
     }
 
-    /// A credential that only the scripted model takes.
-    pub fn write_key(&self, name: &str, ending: &str) -> Result<()> {
+    /// A credential `keyN` that only the scripted model takes.
+    pub fn write_key(&self, number: usize) -> Result<()> {
         let settings = json!({"env": {
             "ANTHROPIC_BASE_URL": self.hall.model_url,
-            "ANTHROPIC_API_KEY": format!("{KEY}{ending}"),
+            "ANTHROPIC_API_KEY": format!("{KEY}{}", key_ending(number)),
         }});
-        self.write_credential(name, &settings)
-    }
-
-    pub fn write_credential(&self, name: &str, value: &Value) -> Result<()> {
-        let path = self.root.join(format!("config/credentials/{name}.json"));
-        write_private(&path, &format!("{value}\n"))
+        let path = format!("config/credentials/key{number}.json");
+        write_private(&self.root.join(path), &format!("{settings}\n"))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

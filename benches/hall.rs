@@ -82,7 +82,10 @@ impl Hall {
         let seed = self.root.path().join(format!("{name}.seed"));
         let bare = path_text(&remote)?;
         std::fs::create_dir_all(&seed)?;
-        self.git(self.root.path(), &["init", "-q", "--bare", "-b", "main", bare])?;
+        self.git(
+            self.root.path(),
+            &["init", "-q", "--bare", "-b", "main", bare],
+        )?;
         self.git(&seed, &["init", "-q", "-b", "main"])?;
         std::fs::write(seed.join("README.md"), "# Sample\n")?;
         std::fs::write(seed.join(".gitignore"), ".gate-*\n")?;
@@ -126,12 +129,10 @@ pub fn ran(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if !output.status.success() {
         bail!(
-            "{:?} {:?} ended with {}: {}",
-            command.get_program(),
-            command.get_args().collect::<Vec<_>>(),
+            "{command:?} ended with {}: {}",
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );

@@ -12,6 +12,7 @@ mod machine;
 mod model;
 mod plain;
 mod recovery;
+mod rotation;
 mod servers;
 mod stats;
 mod table;
@@ -69,6 +70,7 @@ enum Which {
     HookLatency,
     Boot,
     Recovery,
+    Rotation,
     Weight,
 }
 
@@ -79,6 +81,7 @@ impl Which {
             Self::HookLatency => hook_latency::run(hall),
             Self::Boot => boot::run(hall),
             Self::Recovery => recovery::run(hall),
+            Self::Rotation => rotation::run(hall),
             Self::Weight => weight::run(hall),
         }
     }
@@ -97,21 +100,29 @@ fn main() -> Result<()> {
         let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/RESULTS.md");
         results.write_markdown(&file)?;
     }
+    anyhow::ensure!(results.failed.is_empty(), "not everything was measured");
     Ok(())
 }
 
 fn measure(only: &[Which], repeat: usize, smoke: bool) -> Result<Results> {
     let machine = Machine::look();
     let hall = Hall::open(repeat, smoke)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for which in Which::value_variants() {
         if !only.is_empty() && !only.contains(which) {
             continue;
         }
         let begun = Instant::now();
         eprintln!("{which:?} ...");
-        rows.extend(which.run(&hall)?);
+        match which.run(&hall) {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => failed.push(format!("{which:?}: {error:#}")),
+        }
         eprintln!("{which:?} took {:.0} s", begun.elapsed().as_secs_f64());
     }
-    Ok(Results { machine, rows })
+    Ok(Results {
+        machine,
+        rows,
+        failed,
+    })
 }

@@ -17,10 +17,6 @@ pub struct Asked {
     pub at: SystemTime,
     /// The last six characters of the credential.
     pub credential: String,
-    /// The newest instruction in the conversation.
-    pub instruction: String,
-    /// Tool results since that instruction.
-    pub step: usize,
     /// The answer ends the turn: what follows is Claude Code's Stop hook.
     pub ends_turn: bool,
     /// The answer was an error.
@@ -169,12 +165,9 @@ impl Script for Stopwatch {
                 (!turn.blocks.iter().any(tool), false)
             }
         };
-        let conversation = &request.conversation;
         self.lock().push(Asked {
             at,
             credential: request.credential.clone(),
-            instruction: conversation.instruction.clone().unwrap_or_default(),
-            step: conversation.results.len(),
             ends_turn,
             refused,
         });

@@ -22,6 +22,7 @@ use crate::hall::{Hall, path_text, ran};
 
 /// The last six characters of the key that plain instances use.
 pub const PLAIN: &str = "-plain";
+pub const OTHER: &str = "-other";
 /// As fleets of root use it; another user's containers run with that user's id.
 const AGENT: u32 = 1000;
 
@@ -52,33 +53,44 @@ impl<'h> Plain<'h> {
         for (key, value) in [("user.name", "Agent"), ("user.email", "agent@localhost")] {
             hall.git(&checkout, &["config", key, value])?;
         }
-        plain.write_settings(&format!("{KEY}{PLAIN}"), hooks)?;
+        plain.write_settings(PLAIN, hooks)?;
+        let approved = |ending: &&str| approval_suffix(&format!("{KEY}{ending}"));
         let seed = Seed {
-            approved_keys: vec![approval_suffix(&format!("{KEY}{PLAIN}"))],
+            approved_keys: [PLAIN, OTHER].iter().map(approved).collect(),
             ..Seed::default()
         };
-        std::fs::write(plain.root.join("home/.claude/.claude.json"), seed.merge(None)?)?;
-        let scripts = [("bring-up-to.sh", orchestrator::worktree::sandbox::BRING_UP_TO)];
+        std::fs::write(
+            plain.root.join("home/.claude/.claude.json"),
+            seed.merge(None)?,
+        )?;
+        let scripts = [(
+            "bring-up-to.sh",
+            orchestrator::worktree::sandbox::BRING_UP_TO,
+        )];
         orchestrator::hooks::install::install(&plain.root.join("opt"), None, &scripts)?;
         give_away(&plain.root)?;
         Ok(plain)
     }
 
-    fn write_settings(&self, key: &str, hooks: bool) -> Result<()> {
+    /// With the key of this ending; by rename, as Claude Code may be reading.
+    pub fn write_settings(&self, ending: &str, hooks: bool) -> Result<()> {
         let mut wanted = ManagedSettings::default();
-        let url = self.hall.model_url.clone();
-        wanted
-            .environment
-            .extend([("ANTHROPIC_BASE_URL".into(), url), ("ANTHROPIC_API_KEY".into(), key.into())]);
+        wanted.environment.extend([
+            ("ANTHROPIC_BASE_URL".into(), self.hall.model_url.clone()),
+            ("ANTHROPIC_API_KEY".into(), format!("{KEY}{ending}")),
+        ]);
         let mut settings = managed_settings(&wanted);
-        if !hooks {
-            settings["hooks"] = json!({});
-            if let Some(settings) = settings.as_object_mut() {
-                settings.remove("statusLine");
-            }
+        if hooks {
+            settings["hooks"]["ConfigChange"] = settings["hooks"]["StopFailure"].clone();
+        } else if let Some(settings) = settings.as_object_mut() {
+            settings.insert("hooks".into(), json!({}));
+            settings.remove("statusLine");
         }
         let path = self.root.join("managed").join(MANAGED_FILE);
-        Ok(std::fs::write(path, settings.to_string())?)
+        let new = path.with_extension("new");
+        std::fs::write(&new, settings.to_string())?;
+        give_away(&new)?;
+        std::fs::rename(&new, &path).context("the managed settings")
     }
 
     pub fn checkout(&self) -> PathBuf {
@@ -91,15 +103,15 @@ impl<'h> Plain<'h> {
 
     /// Claude Code's own words, the first time.
     pub fn claude(&self, prompt: &str) -> Vec<String> {
-        let mut words = self.launch(Conversation::New(self.session.clone())).command();
+        let mut words = launch(Conversation::New(self.session.clone())).command();
         words.push(prompt.to_owned());
         words
     }
 
     /// For `docker start`, which knows one command only: begins the conversation, or takes it up.
     pub fn claude_again(&self, prompt: &str) -> Vec<String> {
-        let begin = self.launch(Conversation::New(self.session.clone())).command();
-        let resume = self.launch(Conversation::Resume(self.session.clone())).command();
+        let begin = launch(Conversation::New(self.session.clone())).command();
+        let resume = launch(Conversation::Resume(self.session.clone())).command();
         let script = format!(
             "if ls \"$CLAUDE_CONFIG_DIR\"/projects/*/{}.jsonl >/dev/null 2>&1; then exec {}; \
              else exec {} \"$0\"; fi",
@@ -110,31 +122,45 @@ impl<'h> Plain<'h> {
         vec!["sh".into(), "-c".into(), script, prompt.to_owned()]
     }
 
-    fn launch(&self, conversation: Conversation) -> Launch {
-        Launch {
-            agent: AgentId::worker(1),
-            incarnation: Incarnation(1),
-            role: Role::Worker,
-            total_workers: 1,
-            branch: "worker-1".to_owned(),
-            model: MODEL.to_owned(),
-            conversation,
-            environment: std::collections::BTreeMap::new(),
-        }
-    }
-
     /// `docker run -d` with the limits and mounts that an agent of a fleet has.
     pub fn docker_run(&self, words: &[String]) -> Result<Command> {
         let mut command = Command::new("docker");
-        command.args(["run", "-d", "-i", "-t", "--init", "--read-only", "--name", &self.name]);
+        command.args([
+            "run",
+            "-d",
+            "-i",
+            "-t",
+            "--init",
+            "--read-only",
+            "--name",
+            &self.name,
+        ]);
         command.args(["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
-        command.args(["--user", &format!("{AGENT}:{AGENT}"), "--workdir", WORKSPACE]);
-        command.args(["--memory", MEMORY, "--memory-swap", MEMORY, "--pids-limit", "2048"]);
+        command.args([
+            "--user",
+            &format!("{AGENT}:{AGENT}"),
+            "--workdir",
+            WORKSPACE,
+        ]);
+        command.args([
+            "--memory",
+            MEMORY,
+            "--memory-swap",
+            MEMORY,
+            "--pids-limit",
+            "2048",
+        ]);
         command.args(["--cpus", &CPUS.to_string(), "--ulimit", "nofile=16384"]);
         command.args(["--tmpfs", "/tmp:rw,exec,nosuid,nodev,size=1g,mode=1777"]);
         command.args(["--tmpfs", "/run:rw,noexec,nosuid,nodev,size=8m,mode=1777"]);
-        command.args(["--label", &format!("dev.orchestrator.bench={}", self.hall.name)]);
-        command.args(["--network", &format!("orchestrator-{}-model", self.hall.name)]);
+        command.args([
+            "--label",
+            &format!("dev.orchestrator.bench={}", self.hall.name),
+        ]);
+        command.args([
+            "--network",
+            &format!("orchestrator-{}-model", self.hall.name),
+        ]);
         for (inside, of_ours, how) in [
             (WORKSPACE, "checkout", ""),
             ("/home/agent", "home", ""),
@@ -146,7 +172,7 @@ impl<'h> Plain<'h> {
             let outside = self.root.join(of_ours);
             command.args(["-v", &format!("{}:{inside}{how}", path_text(&outside)?)]);
         }
-        let launch = self.launch(Conversation::New(self.session.clone()));
+        let launch = launch(Conversation::New(self.session.clone()));
         for (name, value) in launch.environment() {
             command.args(["-e", &format!("{name}={value}")]);
         }
@@ -201,4 +227,18 @@ fn give_away(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// As a fleet launches its first worker.
+fn launch(conversation: Conversation) -> Launch {
+    Launch {
+        agent: AgentId::worker(1),
+        incarnation: Incarnation(1),
+        role: Role::Worker,
+        total_workers: 1,
+        branch: "worker-1".to_owned(),
+        model: MODEL.to_owned(),
+        conversation,
+        environment: std::collections::BTreeMap::new(),
+    }
 }

@@ -33,8 +33,11 @@ pub fn run(hall: &Hall) -> Result<Vec<Row>> {
     let _loop = RestartLoop::start(&plain.name)?;
     let (mut ours, mut floor) = (Sample::default(), Sample::default());
     for round in (1..=rounds).rev() {
-        ours.0.push(kill_ours(hall, &fleet, &format!("gate-{round}"))?);
-        floor.0.push(kill_plain(hall, &plain, &format!("gate-{round}"))?);
+        ours.0
+            .push(kill_ours(hall, &fleet, &format!("gate-{round}"))?);
+        floor
+            .0
+            .push(kill_plain(hall, &plain, &format!("gate-{round}"))?);
     }
     fleet.down()?;
     Ok(vec![Row {
@@ -51,9 +54,16 @@ fn kill_ours(hall: &Hall, fleet: &Fleet, gate: &str) -> Result<f64> {
     fleet.add_tasks(1, &[format!("wait {gate}")])?;
     until_at_gate(&fleet.checkout("worker-1"), gate)?;
     let view = fleet.view()?;
-    let worker = view.agents.iter().find(|agent| agent.id.as_str() == "worker-1");
+    let worker = view
+        .agents
+        .iter()
+        .find(|agent| agent.id.as_str() == "worker-1");
     let container = worker.and_then(|worker| worker.container.clone());
-    let took = kill(hall, &container.context("worker-1 has no container")?, FIRST)?;
+    let took = kill(
+        hall,
+        &container.context("worker-1 has no container")?,
+        FIRST,
+    )?;
     fleet.open_gate("worker-1", gate)?;
     fleet.until_idle()?;
     Ok(took)

@@ -85,7 +85,16 @@ fn constant(turns: Turns) -> Router {
 async fn answer_constant(State(turns): State<Turns>, body: String) -> Response {
     let at = SystemTime::now();
     let payload: Value = serde_json::from_str(&body).unwrap_or_default();
-    if payload["hook_event_name"] != "Stop" {
+    let event = payload["hook_event_name"].as_str().unwrap_or_default();
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    {
+        let mut out = std::io::stdout().lock();
+        let told = writeln!(out, "{event} {}", since.as_micros()).and_then(|()| out.flush());
+        if told.is_err() {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+    }
+    if event != "Stop" {
         return StatusCode::NO_CONTENT.into_response();
     }
     let text = {
@@ -96,9 +105,6 @@ async fn answer_constant(State(turns): State<Turns>, body: String) -> Response {
         turns.0 = left;
         format!("{}-{left}", turns.1)
     };
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut out = std::io::stdout().lock();
-    let _nobody_reads = writeln!(out, "{}", since.as_micros()).and_then(|()| out.flush());
     axum::Json(json!({"decision": "block", "reason": text})).into_response()
 }
 
@@ -106,7 +112,8 @@ fn commits(database: &Path) -> Result<Router> {
     let connection = Connection::open(database)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.execute_batch("CREATE TABLE callbacks(id INTEGER PRIMARY KEY, json TEXT NOT NULL)")?;
+    connection
+        .execute_batch("CREATE TABLE callbacks(id INTEGER PRIMARY KEY, json TEXT NOT NULL)")?;
     let connection = Arc::new(Mutex::new(connection));
     Ok(Router::new()
         .route("/hooks/v1/callback", post(commit))
@@ -130,7 +137,14 @@ async fn commit(State(connection): State<Arc<Mutex<Connection>>>, body: String) 
 pub struct Server {
     child: Child,
     orders: Option<ChildStdin>,
-    stops: Arc<Mutex<Vec<SystemTime>>>,
+    heard: Arc<Mutex<Vec<Heard>>>,
+}
+
+/// A hook that came to the server.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub event: String,
+    pub at: SystemTime,
 }
 
 impl Server {
@@ -151,14 +165,18 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start the floor's server")?;
-        let stops: Arc<Mutex<Vec<SystemTime>>> = Arc::default();
+        let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
         if let Some(out) = child.stdout.take() {
-            let heard = stops.clone();
+            let all = heard.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    if let Ok(micros) = line.parse() {
+                    if let Some((event, micros)) = line.split_once(' ')
+                        && let Ok(micros) = micros.parse()
+                    {
                         let at = UNIX_EPOCH + Duration::from_micros(micros);
-                        heard.lock().unwrap_or_else(PoisonError::into_inner).push(at);
+                        let event = event.to_owned();
+                        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                        all.push(Heard { event, at });
                     }
                 }
             });
@@ -166,9 +184,11 @@ impl Server {
         let server = Self {
             orders: child.stdin.take(),
             child,
-            stops,
+            heard,
         };
-        eventually("the floor's server listens", || socket.exists().then_some(()))?;
+        eventually("the floor's server listens", || {
+            socket.exists().then_some(())
+        })?;
         Ok(server)
     }
 
@@ -179,9 +199,9 @@ impl Server {
         Ok(orders.flush()?)
     }
 
-    /// When the Stop hooks that were answered with a text came.
-    pub fn stops(&self) -> Vec<SystemTime> {
-        self.stops
+    /// Every hook so far.
+    pub fn heard(&self) -> Vec<Heard> {
+        self.heard
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()

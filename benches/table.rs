@@ -79,6 +79,8 @@ fn shown(sample: &Sample, unit: &str) -> String {
 pub struct Results {
     pub machine: Machine,
     pub rows: Vec<Row>,
+    /// Benchmarks that could not be measured, and why.
+    pub failed: Vec<String>,
 }
 
 impl Results {
@@ -89,7 +91,9 @@ impl Results {
         for row in &self.rows {
             table.add_row(row.cells());
         }
-        table.to_string()
+        self.failed.iter().fold(table.to_string(), |text, failed| {
+            format!("{text}\nNOT MEASURED: {failed}")
+        })
     }
 
     pub fn write_json(&self, path: &Path) -> Result<()> {
@@ -104,6 +108,9 @@ impl Results {
         let _ = writeln!(text, "|{}", "---|".repeat(HEADER.len()));
         for row in &self.rows {
             let _ = writeln!(text, "| {} |", row.cells().join(" | "));
+        }
+        for failed in &self.failed {
+            let _ = writeln!(text, "\nNot measured: {failed}");
         }
         write(path, &text)
     }

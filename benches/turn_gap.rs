@@ -5,6 +5,8 @@
 //! does between the model's last word and its Stop hook is its own; it is measured at the floor and
 //! taken off both sides.
 
+use std::time::SystemTime;
+
 use anyhow::{Result, bail};
 
 use crate::fleet::{FIRST, Fleet};
@@ -29,13 +31,16 @@ pub fn run(hall: &Hall) -> Result<Vec<Row>> {
     let place = hall.watch.place();
     plain.start(&plain.claude("say hello"))?;
     hall.watch
-        .until("the plain instance asks", place, 1, |asked| asked.credential == PLAIN)?;
+        .until("the plain instance asks", place, 1, |asked| {
+            asked.credential == PLAIN
+        })?;
     let mut rows = Vec::new();
     for (case, words) in [
         ("the turn changed nothing", "say"),
         ("the turn made a commit, which is merged", "commit"),
     ] {
-        let (mut whole, mut floor, mut own) = (Sample::default(), Sample::default(), Sample::default());
+        let (mut whole, mut floor, mut own) =
+            (Sample::default(), Sample::default(), Sample::default());
         for round in 0..hall.repeat {
             let word = format!("{words} r{round}");
             whole.0.extend(ours(hall, &fleet, &word)?);
@@ -69,7 +74,9 @@ fn ours(hall: &Hall, fleet: &Fleet, word: &str) -> Result<Vec<f64>> {
         })?;
     fleet.until_idle()?;
     let asked = hall.watch.since(place, turns);
-    Ok(gaps(&asked).map(|(last, next)| millis_between(last.at, next.at)).collect())
+    Ok(gaps(&asked)
+        .map(|(last, next)| millis_between(last.at, next.at))
+        .collect())
 }
 
 /// From each Stop hook to the next turn's request, and from the model's last word to the Stop hook.
@@ -80,7 +87,7 @@ fn constant(
     word: &str,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     let place = hall.watch.place();
-    let heard = server.stops().len();
+    let before = server.heard().len();
     server.answer_next(BATCH, word)?;
     plain.type_line(&format!("{word}-start"))?;
     let turns = |asked: &Asked| asked.credential == PLAIN;
@@ -89,13 +96,23 @@ fn constant(
             turns(asked) && asked.ends_turn
         })?;
     let asked = hall.watch.since(place, turns);
-    let stops = server.stops().split_off(heard);
-    if stops.len() != BATCH {
+    // The last one, which nobody answers, comes after the last request.
+    let stops: Vec<SystemTime> = server.heard()[before..]
+        .iter()
+        .filter(|heard| heard.event == "Stop")
+        .map(|heard| heard.at)
+        .collect();
+    if stops.len() < BATCH {
         bail!("{} Stop hooks came to the floor, not {BATCH}", stops.len());
     }
     let pairs = gaps(&asked).zip(&stops);
     Ok(pairs
-        .map(|((last, next), stop)| (millis_between(*stop, next.at), millis_between(last.at, *stop)))
+        .map(|((last, next), stop)| {
+            (
+                millis_between(*stop, next.at),
+                millis_between(last.at, *stop),
+            )
+        })
         .unzip())
 }
 

@@ -88,7 +88,11 @@ fn pane_clients(project: &str) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -124,10 +128,14 @@ fn processor(pids: &[u32]) -> Result<f64> {
     for pid in pids {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // After the name, which may hold anything but ends with the last bracket.
-        let (_, numbers) = text.rsplit_once(") ").context("no name in /proc/PID/stat")?;
+        let (_, numbers) = text
+            .rsplit_once(") ")
+            .context("no name in /proc/PID/stat")?;
         let fields: Vec<&str> = numbers.split_whitespace().collect();
         for field in [USER, SYSTEM] {
-            let text = fields.get(field).context("too few fields in /proc/PID/stat")?;
+            let text = fields
+                .get(field)
+                .context("too few fields in /proc/PID/stat")?;
             ticks += text.parse::<u64>()?;
         }
     }

@@ -48,7 +48,9 @@ impl Order {
 /// before. Its output goes to stderr: stdout belongs to the supervisor's answer.
 pub(crate) fn run(script: &Path, workspace: &Path, order: &Order) -> io::Result<()> {
     let memory = head::git_directory(workspace).map(|git| git.join(MEMORY));
-    let done = memory.as_deref().and_then(|path| fs::read_to_string(path).ok());
+    let done = memory
+        .as_deref()
+        .and_then(|path| fs::read_to_string(path).ok());
     if done.is_some_and(|done| done.trim() == order.commit) {
         return Ok(());
     }

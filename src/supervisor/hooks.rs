@@ -356,7 +356,11 @@ impl Supervisor {
         agent.import_at = None;
         let (incarnation, head) = (agent.incarnation, agent.head.clone());
         let goes_on = self.fleet.ending().is_none() && self.next_task(id).is_some();
-        let after = if goes_on { IMPORT_LATER } else { Duration::ZERO };
+        let after = if goes_on {
+            IMPORT_LATER
+        } else {
+            Duration::ZERO
+        };
         self.act(Action::Import {
             agent: id.clone(),
             incarnation,

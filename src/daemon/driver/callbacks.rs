@@ -130,8 +130,11 @@ impl Driver {
         });
         if call.report.spooled {
             let json = serde_json::to_string(&HookAnswer::LetGo).unwrap_or_default();
-            also.callbacks
-                .push((call.report.callback.clone(), call.report.agent.clone(), json));
+            also.callbacks.push((
+                call.report.callback.clone(),
+                call.report.agent.clone(),
+                json,
+            ));
         }
     }
 
