@@ -47,6 +47,10 @@ impl Order {
 /// Runs `script COMMIT BRANCH` in `workspace`, unless it has brought the worktree up to this commit
 /// before. Its output goes to stderr: stdout belongs to the supervisor's answer.
 pub(crate) fn run(script: &Path, workspace: &Path, order: &Order) -> io::Result<()> {
+    run_with(&mut Command::new(script), workspace, order)
+}
+
+fn run_with(script: &mut Command, workspace: &Path, order: &Order) -> io::Result<()> {
     let memory = head::git_directory(workspace).map(|git| git.join(MEMORY));
     let done = memory
         .as_deref()
@@ -54,7 +58,8 @@ pub(crate) fn run(script: &Path, workspace: &Path, order: &Order) -> io::Result<
     if done.is_some_and(|done| done.trim() == order.commit) {
         return Ok(());
     }
-    let mut child = Command::new(script)
+    let shown = script.get_program().display().to_string();
+    let mut child = script
         .arg(&order.commit)
         .arg(&order.branch)
         .current_dir(workspace)
@@ -66,13 +71,13 @@ pub(crate) fn run(script: &Path, workspace: &Path, order: &Order) -> io::Result<
         child.kill()?;
         child.wait()?;
         let seconds = DEADLINE.as_secs();
-        let text = format!("{} took longer than {seconds} s", script.display());
+        let text = format!("{shown} took longer than {seconds} s");
         return Err(io::Error::new(io::ErrorKind::TimedOut, text));
     };
     let status = child.wait()?;
     complain(said.trim());
     if !status.success() {
-        let text = format!("{} ended with {status}", script.display());
+        let text = format!("{shown} ended with {status}");
         return Err(io::Error::other(text));
     }
     if let Some(memory) = memory
@@ -130,5 +135,32 @@ mod tests {
         let error = run(Path::new("/bin/false"), Path::new("/"), &order).expect_err("it fails");
         assert!(error.to_string().contains("exit status: 1"), "{error}");
         run(Path::new("/bin/true"), Path::new("/"), &order).expect("it works");
+    }
+
+    /// How often a script that prints `outcome` runs when it is ordered twice.
+    fn runs(outcome: &str) -> usize {
+        let name = format!("orchestrator-hook-{}-up-{outcome}", std::process::id());
+        let workspace = std::env::temp_dir().join(name);
+        fs::create_dir_all(workspace.join(".git")).expect("directory");
+        let script = format!("echo ran >> runs; echo '{outcome} {COMMIT}'");
+        let path = workspace.join("script");
+        fs::write(&path, script).expect("script");
+        let order = Order::parse(&format!("{COMMIT} main")).expect("an order");
+        for _ in 0..2 {
+            run_with(Command::new("sh").arg(&path), &workspace, &order).expect("it works");
+        }
+        let runs = fs::read_to_string(workspace.join("runs")).expect("it ran");
+        fs::remove_dir_all(&workspace).expect("removed");
+        runs.lines().count()
+    }
+
+    #[test]
+    fn what_was_brought_up_is_left_alone_and_what_was_not_is_tried_again() {
+        for (outcome, expected) in [("merged", 1), ("forwarded", 1), ("up-to-date", 1)] {
+            assert_eq!(runs(outcome), expected, "{outcome}");
+        }
+        for outcome in ["dirty", "conflict", "busy", "detached"] {
+            assert_eq!(runs(outcome), 2, "{outcome}");
+        }
     }
 }

@@ -552,3 +552,40 @@ impl Supervisor {
             && self.fleet.agents.values().all(|agent| !agent.importing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SessionId;
+    use crate::supervisor::{Fleet, Policy};
+
+    #[test]
+    fn its_own_merges_are_no_news_to_a_worker_and_those_of_others_are() {
+        let policy = Policy {
+            workers: 2,
+            ..Policy::default()
+        };
+        let (manager, one, two) = (AgentId::manager(), AgentId::worker(1), AgentId::worker(2));
+        let agents = policy.agents();
+        let sessions = agents.iter().map(|id| SessionId::new(id.as_str()));
+        let mut supervisor = Supervisor::new(policy, Fleet::new(&agents, sessions));
+        supervisor.set_branch_head(CommitId::new("start"));
+        for agent in supervisor.fleet.agents.values_mut() {
+            agent.head = Some(CommitId::new("start"));
+        }
+        for id in &agents {
+            assert_eq!(supervisor.news_for(id), None, "{id}");
+        }
+        let of_one = CommitId::new("merged-one");
+        supervisor.new_tip(of_one.clone(), Some(&one));
+        assert_eq!(supervisor.news_for(&one), None);
+        assert_eq!(supervisor.news_for(&two), Some(of_one.clone()));
+        assert_eq!(supervisor.news_for(&manager), Some(of_one));
+        let of_two = CommitId::new("merged-two");
+        supervisor.new_tip(of_two.clone(), Some(&two));
+        assert_eq!(supervisor.news_for(&one), Some(of_two));
+        let ours = CommitId::new("merged-manager");
+        supervisor.new_tip(ours.clone(), Some(&manager));
+        assert_eq!(supervisor.news_for(&manager), Some(ours));
+    }
+}
