@@ -40,8 +40,9 @@ struct Shared {
 /// Says that it waits, and waits until the other file is there.
 const WAIT_AT_GATE: &str =
     "touch .gate-{{gate}}.waiting; until [ -e .gate-{{gate}}.open ]; do sleep 0.1; done; echo open";
-/// One commit, as small as commits are.
-const COMMIT: &str = "echo {{word}} >> work.txt && git add work.txt && \
+/// One commit, as small as commits are, in a turn that takes a few seconds: what becomes of the commit
+/// of the turn before must be over when this one ends, as it is when turns take minutes.
+const COMMIT: &str = "sleep 3; echo {{word}} >> work.txt && git add work.txt && \
      git commit -q -m {{word}} && git log -1 --format=%s";
 
 impl Stopwatch {

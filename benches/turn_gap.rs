@@ -19,7 +19,7 @@ use crate::table::Row;
 
 const AIM: f64 = 1.05;
 /// Turns one after the other, before the other side has its turn.
-const BATCH: usize = 8;
+const BATCH: usize = 6;
 
 pub fn run(hall: &Hall) -> Result<Vec<Row>> {
     let mut fleet = Fleet::set(hall, "gap", 1, &[])?;
