@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 /// A moment for the first screen to be drawn after the SessionStart hook.
-const FIRST_LOOK: Duration = Duration::from_millis(100);
+const FIRST_LOOK: Duration = Duration::from_millis(300);
 /// An agent that gets its next task begins it at once; git in its container can wait so long.
 const IMPORT_LATER: Duration = Duration::from_secs(1);
 /// Turns that failed are tried again after: overload and network; limits; login, billing, model.

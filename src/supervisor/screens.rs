@@ -8,10 +8,7 @@ use super::state::{Phase, QUIET};
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
 
 /// How often the first screen is looked at before a greeted agent counts as ready anyway.
-const LOOKS: u32 = 30;
-/// Of these, so many follow each other quickly: the prompt is drawn right after the greeting.
-const QUICK_LOOKS: u32 = 10;
-const LOOK_SOON: Duration = Duration::from_millis(100);
+const LOOKS: u32 = 20;
 /// Looks that must find a free prompt before a turn counts as over without a hook.
 const FREE_LOOKS: u32 = 2;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
@@ -196,12 +193,7 @@ impl Supervisor {
         } = &mut agent.phase
         {
             *looks = looks.saturating_add(1);
-            *look_at = now
-                + match *greeted {
-                    true if *looks < QUICK_LOOKS => LOOK_SOON,
-                    true => LOOK_AGAIN,
-                    false => LOOK_AT_DIALOG,
-                };
+            *look_at = now + if *greeted { LOOK_AGAIN } else { LOOK_AT_DIALOG };
             self.act(Action::CheckScreen {
                 agent: id.clone(),
                 incarnation,
