@@ -1,7 +1,7 @@
 # `make help` says what there is. Everything here works as root, or as a user in the group `docker`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos drift test lint format-check clippy docs deny build install toolchain
+.PHONY: help demo chaos drift test bench lint format-check clippy docs deny build install toolchain
 
 CARGO ?= cargo
 # Installs what is missing, starts an engine where none answers, and stops only what it started.
@@ -24,12 +24,14 @@ help:
 	@echo "  make chaos       faults on a sample fleet while it works, by a seed; nothing may be lost."
 	@echo "                   Options: make chaos ARGS='--seed 7 --rounds 50'"
 	@echo "  make test        all tests, on the real Docker, tmux, git and Claude Code"
+	@echo "  make bench       what the supervisor costs, as ratios against a floor measured beside it;"
+	@echo "                   about 10 minutes. Options: make bench ARGS='--only turn-gap'"
 	@echo "  make drift       what is known about Claude Code, tried on a version of it:"
 	@echo "                   make drift VERSION=2.1.330"
 	@echo "  make lint        format, clippy, documentation, dependencies; warnings are errors"
 	@echo "  make build       an optimised binary in target/release"
 	@echo
-	@echo "demo, chaos and test install what is missing (Docker engine, tmux, git, a C compiler, ...) with"
+	@echo "demo, chaos, drift, test and bench install what is missing (Docker engine, tmux, git, ...) with"
 	@echo "apt-get, which takes root or sudo. An engine that answers is used and never stopped."
 
 demo: toolchain
@@ -44,6 +46,9 @@ drift: toolchain
 
 test: toolchain
 	@$(ENGINE) $(CARGO) test --locked --workspace --no-fail-fast
+
+bench: toolchain
+	@$(ENGINE) $(CARGO) bench --locked --bench fleet -- $(ARGS)
 
 build: toolchain
 	$(CARGO) build --locked --release

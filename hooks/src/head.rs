@@ -34,7 +34,7 @@ pub(crate) fn commit_at_head(workspace: &Path) -> Option<String> {
 }
 
 /// `.git` is a directory, or a file that names one (`gitdir: ...`).
-fn git_directory(workspace: &Path) -> Option<PathBuf> {
+pub(crate) fn git_directory(workspace: &Path) -> Option<PathBuf> {
     let git = workspace.join(".git");
     if git.is_dir() {
         return Some(git);

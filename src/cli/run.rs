@@ -44,7 +44,12 @@ fn run(cli: Cli) -> Result<Exit> {
     if let Some(Command::Up(args)) = &cli.command {
         args.leave_the_terminal();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One for each agent, and nearly always at rest: a view needs no threads.
+    let mut threads = match &cli.command {
+        Some(Command::View(_)) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = threads
         .enable_all()
         .build()
         .map_err(|error| Error::io("cannot start the async runtime", &error))?;

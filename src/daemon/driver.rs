@@ -3,6 +3,7 @@
 //! decide → persist → answer → hand the actions on → publish. What could not be persisted did not
 //! happen: the supervisor is put back and the sender is told.
 
+mod callbacks;
 mod explaining;
 mod showing;
 
@@ -14,21 +15,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::effects::Effects;
-use super::handle::Input;
+use super::handle::{Call, Input};
 use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
 use super::record;
 use super::usage::{UsageBook, WindowBook};
-use crate::claude::{limits, prompt};
 use crate::control::ControlError;
 use crate::model::view::{DiskView, FleetView};
-use crate::model::{
-    AgentId, CallbackId, Ending, HookAnswer, HookFact, HookReport, Reply, Request, Timestamp,
-};
+use crate::model::{AgentId, CallbackId, Ending, HookAnswer, Reply, Request, Timestamp};
 use crate::ports::PortResult;
 use crate::store::sqlite::{Changes, FleetState, JournalEntry};
-use crate::supervisor::{Action, Event, HookInput, Supervisor};
+use crate::supervisor::{Action, Event, Supervisor};
 
 /// Never sleeps less than this for a deadline, so that a deadline in the past cannot spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -52,6 +50,8 @@ pub(super) struct Driver {
     distances: BTreeMap<AgentId, (u32, u32)>,
     disk: Option<DiskView>,
     inbox: VecDeque<Event>,
+    /// What nobody waits for: done when nothing is left to be decided.
+    later: VecDeque<Action>,
     publisher: watch::Sender<Arc<FleetView>>,
     generation: u64,
     finished: Option<Ending>,
@@ -88,6 +88,7 @@ impl Driver {
             distances: BTreeMap::new(),
             disk: None,
             inbox: VecDeque::new(),
+            later: VecDeque::new(),
             publisher,
             generation: 0,
             finished: None,
@@ -127,6 +128,14 @@ impl Driver {
             }
             tokio::select! {
                 input = inputs.recv() => match input {
+                    Some(Input::Hook(call)) if self.stalled_until.is_none() => {
+                        let (calls, next) = callbacks::gather(call, &mut inputs);
+                        self.take_hooks(calls).await;
+                        self.drain_inbox().await;
+                        if let Some(next) = next {
+                            self.take(next).await;
+                        }
+                    }
                     Some(input) => self.take(input).await,
                     None => return Ending::Detach,
                 },
@@ -188,11 +197,7 @@ impl Driver {
         }
         match input {
             Input::Event(event) => self.inbox.push_back(event),
-            Input::Hook {
-                report,
-                raw,
-                answer,
-            } => self.take_hook(report, raw, answer).await,
+            Input::Hook(call) => self.take_hooks(vec![call]).await,
             Input::Request { request, reply } => self.take_request(request, reply).await,
             Input::Status { report, line } => self.take_status(report, line),
             Input::ListsTouched => self.read_lists().await,
@@ -213,7 +218,7 @@ impl Driver {
         let reason = "the state cannot be written";
         match input {
             Input::Event(event) => self.inbox.push_back(event),
-            Input::Hook { answer, .. } => {
+            Input::Hook(Call { answer, .. }) => {
                 let _gone = answer.send(Err(ControlError::NotStored(reason.into())));
             }
             Input::Request {
@@ -246,22 +251,40 @@ impl Driver {
     }
 
     async fn drain_inbox(&mut self) {
-        while self.stalled_until.is_none()
-            && let Some(event) = self.inbox.pop_front()
-        {
-            let now = self.now();
-            let kept = event.clone();
-            let decided = self
-                .decide(Changes::default(), |supervisor| {
-                    supervisor.observe(now, event)
-                })
-                .await;
-            match decided {
-                Ok(()) => self.logbook.event(now, &kept),
-                Err(error) => {
-                    self.inbox.push_front(kept);
-                    self.stall(&error);
+        loop {
+            while self.stalled_until.is_none()
+                && let Some(event) = self.inbox.pop_front()
+            {
+                self.take_event(event).await;
+            }
+            if self.stalled_until.is_some() {
+                return;
+            }
+            match self.later.pop_front() {
+                Some(Action::ReadTaskLists) => self.read_lists().await,
+                Some(action) => {
+                    let now = self.now();
+                    let events = self.queue.carry_out(now, action).await;
+                    self.inbox.extend(events);
                 }
+                None => return,
+            }
+        }
+    }
+
+    async fn take_event(&mut self, event: Event) {
+        let now = self.now();
+        let kept = event.clone();
+        let decided = self
+            .decide(Changes::default(), |supervisor| {
+                supervisor.observe(now, event)
+            })
+            .await;
+        match decided {
+            Ok(()) => self.logbook.event(now, &kept),
+            Err(error) => {
+                self.inbox.push_front(kept);
+                self.stall(&error);
             }
         }
     }
@@ -322,12 +345,13 @@ impl Driver {
                         let _gone = sender.send(Ok(answer));
                     }
                 }
-                Action::ReadTaskLists => self.read_lists().await,
                 Action::Finish { ending } => self.finished = Some(ending),
-                Action::Claim { .. }
-                | Action::Complete { .. }
+                // An agent may wait for its next task, which needs no more than the claim.
+                Action::Complete { .. }
                 | Action::Release { .. }
-                | Action::CreateTask(_) => {
+                | Action::CreateTask(_)
+                | Action::ReadTaskLists => self.later.push_back(action),
+                Action::Claim { .. } => {
                     let now = self.now();
                     let events = self.queue.carry_out(now, action).await;
                     self.inbox.extend(events);
@@ -368,129 +392,6 @@ impl Driver {
             .get(agent)?
             .credential
             .clone()
-    }
-
-    async fn take_hook(
-        &mut self,
-        report: HookReport,
-        raw: serde_json::Value,
-        answer: oneshot::Sender<Result<HookAnswer, ControlError>>,
-    ) {
-        match self.state.callback(&report.callback).await {
-            Ok(Some(known)) => {
-                let again = serde_json::from_str(&known).unwrap_or(HookAnswer::LetGo);
-                let noted = self.note_lost_answer(&report, &again).await;
-                let _gone = answer.send(noted.map(|()| again));
-                return;
-            }
-            Ok(None) => {}
-            Err(error) => {
-                let _gone = answer.send(Err(ControlError::NotStored(error.chain())));
-                return;
-            }
-        }
-        let now = self.now();
-        let callback = report.callback.clone();
-        let spooled = report.spooled;
-        let also = self.hook_changes(now, &report, &raw);
-        // Of a spooled one the drain waits, to delete its file.
-        self.waiting.insert(callback.clone(), answer);
-        let input = HookInput {
-            receipt: self.is_receipt(&report),
-            jitter: (self.house.entropy.fraction() * 999.0) as u16,
-            fault: limits::fault_of(&report, now),
-            report: report.clone(),
-        };
-        let decided = self
-            .decide(also, |supervisor| {
-                supervisor.observe(now, Event::Hook(input))
-            })
-            .await;
-        if decided.is_ok() {
-            self.logbook.hook(now, &report);
-            if matches!(&report.fact, HookFact::Activity { what } if what == "ConfigChange") {
-                self.effects.settings_were_read(&report.agent);
-            }
-            if matches!(
-                report.fact,
-                HookFact::Stopped { .. } | HookFact::TurnFailed { .. }
-            ) {
-                self.effects.count_tokens(&report.agent);
-            }
-        }
-        let answer = match decided {
-            Err(error) => Err(ControlError::NotStored(error.chain())),
-            Ok(()) if spooled => Ok(HookAnswer::LetGo),
-            Ok(()) => return,
-        };
-        if let Some(sender) = self.waiting.remove(&callback) {
-            let _gone = sender.send(answer);
-        }
-    }
-
-    /// What is stored with the decision on a callback. A spooled one has no answer; it is
-    /// remembered all the same, so that a crash before the deletion of its file does not count it
-    /// twice.
-    fn hook_changes(
-        &self,
-        now: Timestamp,
-        report: &HookReport,
-        raw: &serde_json::Value,
-    ) -> Changes {
-        let text = raw.to_string();
-        let journal = vec![JournalEntry {
-            seq: 0,
-            at: now,
-            agent: Some(report.agent.clone()),
-            kind: "hook".into(),
-            json: self.house.redactor.redact(&text).into_owned(),
-        }];
-        let mut callbacks = Vec::new();
-        if report.spooled {
-            let json = serde_json::to_string(&HookAnswer::LetGo).unwrap_or_default();
-            callbacks.push((report.callback.clone(), report.agent.clone(), json));
-        }
-        Changes {
-            journal,
-            callbacks,
-            ..Changes::default()
-        }
-    }
-
-    /// A callback we answered that comes again from the spool: its caller never got the answer.
-    /// Stored before the caller may delete its file.
-    async fn note_lost_answer(
-        &mut self,
-        report: &HookReport,
-        answer: &HookAnswer,
-    ) -> Result<(), ControlError> {
-        let (true, HookAnswer::Continue { text, .. }) = (report.spooled, answer) else {
-            return Ok(());
-        };
-        let now = self.now();
-        let lost = Event::AnswerLost {
-            agent: report.agent.clone(),
-            incarnation: report.incarnation.unwrap_or_default(),
-            text: text.clone(),
-        };
-        self.decide(Changes::default(), |supervisor| {
-            supervisor.observe(now, lost)
-        })
-        .await
-        .map_err(|error| ControlError::NotStored(error.chain()))
-    }
-
-    fn is_receipt(&self, report: &HookReport) -> bool {
-        let HookFact::PromptSubmitted {
-            text,
-            machine: false,
-        } = &report.fact
-        else {
-            return false;
-        };
-        self.supervisor
-            .awaited_text(&report.agent)
-            .is_some_and(|sent| prompt::same_prompt(sent, text))
     }
 
     async fn take_request(&mut self, request: Request, reply: oneshot::Sender<Reply>) {

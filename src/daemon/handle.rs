@@ -22,11 +22,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
 #[derive(Debug)]
 pub(super) enum Input {
     Event(Event),
-    Hook {
-        report: HookReport,
-        raw: serde_json::Value,
-        answer: oneshot::Sender<Result<HookAnswer, ControlError>>,
-    },
+    Hook(Call),
     Request {
         request: Request,
         reply: oneshot::Sender<Reply>,
@@ -60,6 +56,14 @@ pub(super) struct Question {
     /// Everything about it has been looked at for this question.
     pub(super) looked: bool,
     pub(super) reply: oneshot::Sender<Result<Option<Explanation>, ControlError>>,
+}
+
+/// A hook callback and whoever waits for its answer.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) report: HookReport,
+    pub(super) raw: serde_json::Value,
+    pub(super) answer: oneshot::Sender<Result<HookAnswer, ControlError>>,
 }
 
 #[derive(Clone)]
@@ -106,12 +110,12 @@ impl ControlPort for DriverHandle {
         report: HookReport,
         raw: serde_json::Value,
     ) -> Result<HookAnswer, ControlError> {
-        self.ask(|answer| Input::Hook {
+        let call = |answer| Call {
             report,
             raw,
             answer,
-        })
-        .await?
+        };
+        self.ask(|answer| Input::Hook(call(answer))).await?
     }
 
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {

@@ -25,9 +25,8 @@ pub(super) fn changes(
             changes.agents.push((id.clone(), row));
         }
     }
-    let whole = fleet_row(after);
-    if fleet_row(before) != whole {
-        changes.meta.push(("fleet".into(), whole));
+    if !same_but_agents(before, after) {
+        changes.meta.push(("fleet".into(), fleet_row(after)));
     }
     for action in actions {
         if let Action::Answer { callback, answer } = action
@@ -80,6 +79,31 @@ fn history(
 pub(super) fn read_history(entries: &[JournalEntry]) -> Vec<Change> {
     let read = |entry: &JournalEntry| serde_json::from_str(&entry.json).ok();
     entries.iter().filter_map(read).collect()
+}
+
+/// Every field is named, so that a new one cannot be forgotten.
+fn same_but_agents(before: &Fleet, after: &Fleet) -> bool {
+    let Fleet {
+        agents: _,
+        merging,
+        planning,
+        pool,
+        phase,
+        branch_head,
+        engine_away,
+        notices,
+        unknown_hooks,
+        late_events,
+    } = before;
+    *merging == after.merging
+        && *planning == after.planning
+        && *pool == after.pool
+        && *engine_away == after.engine_away
+        && *phase == after.phase
+        && *branch_head == after.branch_head
+        && *notices == after.notices
+        && *unknown_hooks == after.unknown_hooks
+        && *late_events == after.late_events
 }
 
 /// The fleet without its agents, which have rows of their own.

@@ -105,11 +105,12 @@ pub enum Action {
     CreateTask(NewTask),
     /// Read all task lists again, from the manager's checkout and from the branch. → `QueueChanged`
     ReadTaskLists,
-    /// Take an agent's commits into the store. → `Imported`
+    /// Take an agent's commits into the store, `after` a while if it goes on meanwhile. → `Imported`
     Import {
         agent: AgentId,
         incarnation: Incarnation,
         head: Option<CommitId>,
+        after: Duration,
     },
     /// → `MergeFinished`
     Merge {

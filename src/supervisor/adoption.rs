@@ -245,6 +245,7 @@ impl Supervisor {
                 agent,
                 incarnation,
                 head,
+                after: Duration::ZERO,
             });
         }
         self.actions.extend(actions);

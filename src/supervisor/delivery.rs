@@ -162,7 +162,7 @@ impl Supervisor {
                 let text = held.text.clone();
                 let reason = "the answer to its Stop hook carried the task";
                 agent.enter(now, Phase::Working, reason);
-                self.hand_over(callback, text);
+                self.hand_over(id, callback, text);
             }
         }
     }
@@ -192,7 +192,7 @@ impl Supervisor {
 
     /// Pastes what the agent holds, unless it could only fail; `attempt` counts from 1.
     pub(super) fn deliver_held(&mut self, now: Timestamp, id: &AgentId, attempt: u32) {
-        let bring_up_to = self.branch_head();
+        let bring_up_to = self.news_for(id);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };

@@ -14,6 +14,8 @@ use crate::model::{
 
 /// A moment for the first screen to be drawn after the SessionStart hook.
 const FIRST_LOOK: Duration = Duration::from_millis(300);
+/// An agent that gets its next task begins it at once; git in its container can wait so long.
+const IMPORT_LATER: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     pub(super) fn on_hook(&mut self, now: Timestamp, input: HookInput) {
@@ -289,11 +291,11 @@ impl Supervisor {
         let text = held.text.clone();
         let reason = "the answer to its Stop hook carried the task";
         agent.enter(now, Phase::Working, reason);
-        self.hand_over(callback, text);
+        self.hand_over(id, callback, text);
     }
 
-    pub(super) fn hand_over(&mut self, callback: CallbackId, text: String) {
-        let bring_up_to = self.fleet.branch_head.clone();
+    pub(super) fn hand_over(&mut self, id: &AgentId, callback: CallbackId, text: String) {
+        let bring_up_to = self.news_for(id);
         self.act(Action::Answer {
             callback,
             answer: HookAnswer::Continue { text, bring_up_to },
@@ -363,12 +365,19 @@ impl Supervisor {
         }
         agent.importing = true;
         agent.import_at = None;
-        let import = Action::Import {
-            agent: id.clone(),
-            incarnation: agent.incarnation,
-            head: agent.head.clone(),
+        let (incarnation, head) = (agent.incarnation, agent.head.clone());
+        let goes_on = self.fleet.ending().is_none() && self.next_task(id).is_some();
+        let after = if goes_on {
+            IMPORT_LATER
+        } else {
+            Duration::ZERO
         };
-        self.act(import);
+        self.act(Action::Import {
+            agent: id.clone(),
+            incarnation,
+            head,
+            after,
+        });
     }
 
     /// Zero idle time: the answer to the Stop hook carries the next task, if there is one.
@@ -401,8 +410,15 @@ impl Supervisor {
             })
     }
 
-    pub(super) fn branch_head(&self) -> Option<CommitId> {
-        self.fleet.branch_head.clone()
+    /// What its checkout is brought up to before it is told its next task; nothing where its last
+    /// hook said that it is there. Not the tip of the branch: its own merges hold nothing that it
+    /// does not have, and git takes its time.
+    pub(super) fn news_for(&self, id: &AgentId) -> Option<CommitId> {
+        let agent = self.fleet.agents.get(id)?;
+        let tip = self.fleet.branch_head.as_ref();
+        let wanted = agent.news.as_ref().or(tip)?;
+        let there = agent.head.as_ref();
+        (there != Some(wanted) && there != tip).then(|| wanted.clone())
     }
 }
 

@@ -9,7 +9,7 @@ use super::input::{ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome};
 use super::lifecycle::denied;
 use super::state::{Candidate, Conflict, Phase};
 use super::texts;
-use crate::model::{AgentId, CommitId, Reply, TaskId, TaskSource, Timestamp};
+use crate::model::{AgentId, CommitId, Reply, Role, TaskId, TaskSource, Timestamp};
 
 /// An import or a merge that failed is tried again.
 pub(super) const TAKE_AGAIN: Duration = Duration::from_secs(60);
@@ -197,7 +197,7 @@ impl Supervisor {
         match outcome {
             MergeOutcome::Merged { head } => {
                 self.fleet.merging.merged += 1;
-                self.branch_moved(head);
+                self.branch_moved(head, Some(id));
                 self.count_resolved(id);
                 self.judge_conflicts(id);
                 self.want_push(Duration::ZERO);
@@ -222,9 +222,20 @@ impl Supervisor {
         }
     }
 
-    fn branch_moved(&mut self, head: CommitId) {
-        self.fleet.branch_head = Some(head);
+    fn branch_moved(&mut self, head: CommitId, by: Option<&AgentId>) {
+        self.new_tip(head, by);
         self.act(Action::ReadTaskLists);
+    }
+
+    /// The branch is at `head` now, with work of `by`. To everybody else that is news; to the manager
+    /// always, for the lists in its checkout are ticked on the branch.
+    pub(super) fn new_tip(&mut self, head: CommitId, by: Option<&AgentId>) {
+        for agent in self.fleet.agents.values_mut() {
+            if by != Some(&agent.id) || agent.role == Role::Manager {
+                agent.news = Some(head.clone());
+            }
+        }
+        self.fleet.branch_head = Some(head);
     }
 
     /// A commit of `id` is in the branch, and with it its earlier ones that were in conflict.
@@ -456,7 +467,7 @@ impl Supervisor {
                     self.wake_planning();
                 }
                 if self.fleet.branch_head.as_ref() != Some(&head) {
-                    self.branch_moved(head);
+                    self.branch_moved(head, None);
                 }
                 self.count_resolved(&remote());
                 let merging = &self.fleet.merging;
@@ -539,5 +550,42 @@ impl Supervisor {
             && merging.waiting.is_empty()
             && merging.conflicts.is_empty()
             && self.fleet.agents.values().all(|agent| !agent.importing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SessionId;
+    use crate::supervisor::{Fleet, Policy};
+
+    #[test]
+    fn its_own_merges_are_no_news_to_a_worker_and_those_of_others_are() {
+        let policy = Policy {
+            workers: 2,
+            ..Policy::default()
+        };
+        let (manager, one, two) = (AgentId::manager(), AgentId::worker(1), AgentId::worker(2));
+        let agents = policy.agents();
+        let sessions = agents.iter().map(|id| SessionId::new(id.as_str()));
+        let mut supervisor = Supervisor::new(policy, Fleet::new(&agents, sessions));
+        supervisor.set_branch_head(CommitId::new("start"));
+        for agent in supervisor.fleet.agents.values_mut() {
+            agent.head = Some(CommitId::new("start"));
+        }
+        for id in &agents {
+            assert_eq!(supervisor.news_for(id), None, "{id}");
+        }
+        let of_one = CommitId::new("merged-one");
+        supervisor.new_tip(of_one.clone(), Some(&one));
+        assert_eq!(supervisor.news_for(&one), None);
+        assert_eq!(supervisor.news_for(&two), Some(of_one.clone()));
+        assert_eq!(supervisor.news_for(&manager), Some(of_one));
+        let of_two = CommitId::new("merged-two");
+        supervisor.new_tip(of_two.clone(), Some(&two));
+        assert_eq!(supervisor.news_for(&one), Some(of_two));
+        let ours = CommitId::new("merged-manager");
+        supervisor.new_tip(ours.clone(), Some(&manager));
+        assert_eq!(supervisor.news_for(&manager), Some(ours));
     }
 }

@@ -95,7 +95,9 @@ impl Supervisor {
 
     /// The branch's tip as found at start.
     pub fn set_branch_head(&mut self, head: CommitId) {
-        self.fleet.branch_head = Some(head);
+        if self.fleet.branch_head.as_ref() != Some(&head) {
+            self.new_tip(head, None);
+        }
     }
 
     pub fn fleet(&self) -> &Fleet {
@@ -239,7 +241,7 @@ impl Supervisor {
             }
             Event::StoreRecovered => self.doubt_everybody(),
             Event::BranchMoved { head } => {
-                self.fleet.branch_head = Some(head);
+                self.new_tip(head, None);
                 self.want_push(Duration::ZERO);
             }
             Event::PushFinished(outcome) => self.on_push_finished(now, outcome),

@@ -91,6 +91,10 @@ pub struct AgentState {
     /// The newest commit of this agent that the store has.
     #[serde(default)]
     pub imported: Option<CommitId>,
+    /// The newest tip of the branch that holds work which is not its own: what its checkout is
+    /// brought up to between two turns. Tips after it differ by this agent's own merges only.
+    #[serde(default)]
+    pub news: Option<CommitId>,
     /// An import is on its way.
     #[serde(default)]
     pub importing: bool,
@@ -526,6 +530,7 @@ impl AgentState {
             crashes: Vec::new(),
             head: None,
             imported: None,
+            news: None,
             importing: false,
             import_next: None,
             import_at: None,

@@ -93,7 +93,7 @@ impl Shared {
                 format!("open its hook socket: {error}"),
             )
         })?;
-        self.clear_earlier_lives(agent, incarnation).await?;
+        let earlier = self.stop_earlier_lives(agent, incarnation).await?;
         let there = super::instance::has_transcript(&self.house, agent, session);
         if there != resume {
             tracing::info!(%agent, %session, there, "the conversation is taken up by its transcript");
@@ -103,6 +103,7 @@ impl Shared {
             tracing::warn!(%agent, %error, "the Compose file was not written");
         }
         let seen = self.house.runtime.start(&spec).await?;
+        self.remove_containers(&earlier).await;
         Ok(Launched {
             running: seen.running,
             exit_code: seen.exit_code,
@@ -128,14 +129,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Containers of earlier lives; their logs were kept line by line in the agent's own. One that
-    /// still runs, whatever we believed, is stopped first: two would work in one checkout.
-    async fn clear_earlier_lives(
+    /// The containers of earlier lives. One that still runs, whatever we believed, is stopped first:
+    /// two would work in one checkout.
+    async fn stop_earlier_lives(
         &self,
         agent: &AgentId,
         incarnation: Incarnation,
-    ) -> PortResult<()> {
+    ) -> PortResult<Vec<String>> {
         let all = self.house.runtime.list(&self.house.config.project).await?;
+        let mut earlier = Vec::new();
         for old in all {
             if old.agent == *agent && old.incarnation < incarnation {
                 if old.running {
@@ -143,10 +145,21 @@ impl Shared {
                     let grace = self.house.config.stop_grace;
                     self.house.runtime.stop(&old.name, grace).await?;
                 }
-                self.house.runtime.remove(&old.name).await?;
+                earlier.push(old.name);
             }
         }
-        Ok(())
+        Ok(earlier)
+    }
+
+    /// Their logs were kept line by line in the agent's own. Only when the next life runs: an agent
+    /// that was killed in its turn should not wait for the engine to tidy up. What is left is removed
+    /// with the next launch.
+    async fn remove_containers(&self, names: &[String]) {
+        for name in names {
+            if let Err(error) = self.house.runtime.remove(name).await {
+                tracing::warn!(name, error = error.chain(), "a container was not removed");
+            }
+        }
     }
 }
 

@@ -151,6 +151,17 @@ impl Effects {
                 return;
             }
         };
+        if let Action::Import { after, .. } = action
+            && !after.is_zero()
+        {
+            let shared = self.shared.clone();
+            self.tracker.spawn(async move {
+                if !shared.doors.wait_or_end(after).await {
+                    let _ended = lane.send(Job { action, credential }).await;
+                }
+            });
+            return;
+        }
         if let Err(error) = lane.try_send(Job { action, credential }) {
             // Cannot happen with the bounds above; if it does, the next inventory repairs it.
             tracing::error!(%error, "an action was dropped: its lane is full");
@@ -245,6 +256,7 @@ impl Shared {
                 agent,
                 incarnation,
                 head,
+                after: _,
             } => self.import(agent, incarnation, head).await,
             Action::Merge {
                 agent,

@@ -131,6 +131,7 @@ impl World {
                 session,
                 ..
             } => {
+                self.git.check_out(&agent);
                 let event = self.launch(&agent, incarnation);
                 if matches!(event, Event::Launched { .. })
                     && let Some(mind) = self.minds.get_mut(&agent)

@@ -73,6 +73,12 @@ impl WorldGit {
         self.heads.get(agent).unwrap_or(&self.branch).clone()
     }
 
+    /// Its checkout is made, once: from then on only bringing it up moves it.
+    pub fn check_out(&mut self, agent: &AgentId) {
+        let branch = self.branch.clone();
+        self.heads.entry(agent.clone()).or_insert(branch);
+    }
+
     /// The agent commits its work.
     pub fn work(&mut self, agent: &AgentId) {
         let head = self.head(agent);
