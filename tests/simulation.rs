@@ -417,9 +417,10 @@ fn pool_scripts() -> Vec<(&'static str, Vec<Step>)> {
 fn scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
         AddTask, BackgroundEnds, Boot, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
-        DaemonStarts, Detach, Dies, Drain, EngineDown, EngineUp, LaunchFails, Notices, PasteFails,
-        Permission, RemoteMoves, Restart, Stop, StoreRecovers, SwallowPastes, Tick, TicksTheBranch,
-        TurnEnds, TurnEndsDirty, TurnEndsInBackground, TurnFails, Types,
+        DaemonStarts, Detach, Dies, Drain, EngineDown, EngineStopsEverything, EngineUp,
+        LaunchFails, Notices, PasteFails, Permission, RemoteMoves, Restart, Starves, Stop,
+        StoreRecovers, SwallowPastes, Tick, TicksTheBranch, TurnEnds, TurnEndsDirty,
+        TurnEndsInBackground, TurnFails, Types,
     };
     let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
     let with = |more: Vec<Step>| {
@@ -444,10 +445,26 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
             "an agent dies at work",
             with(vec![
                 AddTask(1),
+                Starves(1),
                 Dies(1, 137),
                 Tick(3),
                 Boot(1),
                 Tick(2),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "the engine goes and takes everything along",
+            with(vec![
+                AddTask(1),
+                EngineStopsEverything,
+                Tick(3),
+                EngineUp,
+                Tick(3),
+                Boot(0),
+                Boot(1),
+                Boot(2),
+                Tick(12),
                 TurnEnds(1),
             ]),
         ),
