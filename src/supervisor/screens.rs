@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::action::Action;
-use super::state::{Phase, QUIET};
+use super::state::{AgentState, Phase, QUIET};
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
 
 /// How often the first screen is looked at before a greeted agent counts as ready anyway.
 const LOOKS: u32 = 20;
+/// From the greeting of a resumed conversation to its first request. Seen with 2.1.197: 0.7 s, and on
+/// a machine with ten times more to do than it can, 2.2 s.
+const GOES_ON_WITHIN: Duration = Duration::from_millis(2500);
 /// Looks that must find a free prompt before a turn counts as over without a hook.
 const FREE_LOOKS: u32 = 2;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
@@ -149,7 +152,9 @@ impl Supervisor {
             return;
         };
         match screen {
-            Screen::Ready | Screen::Draft if greeted => self.at_prompt(now, id),
+            Screen::Ready | Screen::Draft if greeted && !may_go_on(agent, now) => {
+                self.at_prompt(now, id);
+            }
             Screen::Busy if greeted => {
                 // Without a prompt hook: it goes on by itself with the turn its last life lost.
                 if let Some(held) = agent.held.as_mut().filter(|held| held.interrupted) {
@@ -237,6 +242,13 @@ impl Supervisor {
         let hint = format!("look with `orchestrator attach {id}`");
         self.notice(now, Some(id), text, Some(hint));
     }
+}
+
+/// A turn that was cut off is taken up without a hook, a while after the greeting. Until then the
+/// prompt looks free, and what is typed into it is done a second time.
+fn may_go_on(agent: &AgentState, now: Timestamp) -> bool {
+    let cut_off = agent.held.as_ref().is_some_and(|held| held.interrupted);
+    cut_off && now.since(agent.since) < GOES_ON_WITHIN
 }
 
 const NOT_LOGGED_IN: &str = "Claude Code says it is not logged in: its credential is not accepted";
