@@ -28,23 +28,25 @@ else
 fi";
 
 /// Keeps both sides of every conflict, in the order ours, theirs; drops the base that diff3 shows.
-/// An item of a task list stands there once, ticked if it is on either side.
+/// An item of a task list stands there once, ticked if it is on either side. Made in `/tmp`, so that
+/// a full disk of the checkout is waited for and costs nothing.
 const KEEP_BOTH_SIDES: &str = r#"set -e
+resolved=$(mktemp)
 git diff --name-only --diff-filter=U | while IFS= read -r file; do
   awk '/^<<<<<<< / {next}
        index($0, "|||||||") == 1 {base = 1; next}
        /^=======$/ {base = 0; next}
        /^>>>>>>> / {next}
-       !base' "$file" > .resolved
+       !base' "$file" > "$resolved"
   case $file in WORKER_*_TASK_LIST.md)
     awk 'NR == FNR {item = $0; if (sub(/^- \[x\] /, "", item)) done[item] = 1; next}
          {item = $0}
          !sub(/^- \[[ x]\] /, "", item) {print; next}
          seen[item]++ {next}
-         {print "- [" (item in done ? "x" : " ") "] " item}' .resolved .resolved > "$file" ;;
-  *) cat .resolved > "$file" ;;
+         {print "- [" (item in done ? "x" : " ") "] " item}' "$resolved" "$resolved" > "$resolved.list"
+    mv "$resolved.list" "$resolved" ;;
   esac
-  rm .resolved
+  until cat "$resolved" > "$file"; do sleep 2; done
   git add -- "$file"
 done
 git diff --cached --stat"#;
