@@ -173,7 +173,7 @@ async fn set(
     // and again would be right to, and is tested elsewhere.
     setting.config = json!({
         "workerCount": args.workers,
-        "restart": {"burst": 1000, "maximumBackoff": "5s"},
+        "restart": {"burst": 1000, "perDay": 1000, "maximumBackoff": "5s"},
         "tasks": {"attempts": 100},
     });
     // One more than can be at their limit at once, most often.
