@@ -72,6 +72,7 @@ enum Step {
     NewFile(usize),
     Retry(usize),
     LimitDialog(u32),
+    LendFails,
 }
 
 /// Two subscriptions, a login that is renewed, and a key.
@@ -174,7 +175,8 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
         | Step::Removed(_)
         | Step::NewFile(_)
         | Step::Retry(_)
-        | Step::LimitDialog(_) => to_the_pool(world, step),
+        | Step::LimitDialog(_)
+        | Step::LendFails => to_the_pool(world, step),
     }
     goes_when_finished(world);
 }
@@ -196,6 +198,7 @@ fn to_the_pool(world: &mut World, step: &Step) {
         Step::Spent(place, seconds, tells) => {
             world.limit(&credential(place), Duration::from_secs(seconds), tells);
         }
+        Step::LendFails => world.lend_faults += 1,
         Step::NewFile(place) => drop(world.new_file(&credential(place))),
         Step::Retry(place) => {
             let credential = credential(place);
@@ -312,8 +315,8 @@ fn with_credentials(mut world: World, count: usize) -> World {
 /// Those with a pool of credentials.
 fn pool_scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
-        AddTask, Boot, DaemonStarts, Dies, LimitDialog, NewFile, RefreshFails, Removed, Retry,
-        Revoked, Spent, Tick, TurnEnds, TurnFails, Types, Unpaid, Windows,
+        AddTask, Boot, DaemonStarts, Dies, LendFails, LimitDialog, NewFile, RefreshFails, Removed,
+        Retry, Revoked, Spent, Tick, TurnEnds, TurnFails, Types, Unpaid, Windows,
     };
     let with = |more: Vec<Step>| {
         let mut all = vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
@@ -327,6 +330,7 @@ fn pool_scripts() -> Vec<(&'static str, Vec<Step>)> {
             with(vec![
                 Spent(0, 400, true),
                 Spent(1, 500, false),
+                LendFails,
                 LimitDialog(1),
                 TurnEnds(1),
                 TurnEnds(2),
@@ -827,6 +831,7 @@ fn any_pool_step() -> impl Strategy<Value = Step> {
         3 => one.clone().prop_map(Step::NewFile),
         2 => one.prop_map(Step::Retry),
         2 => who.clone().prop_map(Step::LimitDialog),
+        1 => Just(Step::LendFails),
         2 => (who, prop_oneof![Just("model_not_found"), Just("authentication_failed"), Just("invalid_request")])
             .prop_map(|(n, error)| Step::TurnFails(n, error)),
     ]

@@ -80,6 +80,8 @@ pub struct World {
     pub engine_up: bool,
     /// Launches that fail, with whether trying again can help.
     pub launch_faults: Vec<bool>,
+    /// Lendings that will not arrive.
+    pub lend_faults: u32,
     /// Items per worker the manager writes at its next planning turn.
     pub plans: Vec<Vec<(AgentId, String)>>,
     /// Committed list items, read at the next `ReadTaskLists`.
@@ -139,6 +141,7 @@ impl World {
             outbox: Vec::new(),
             engine_up: true,
             launch_faults: Vec::new(),
+            lend_faults: 0,
             plans: Vec::new(),
             lists: Vec::new(),
             finished: None,

@@ -206,6 +206,15 @@ impl World {
                 reason: "its container is not there".into(),
             };
         }
+        if self.lend_faults > 0 {
+            self.lend_faults -= 1;
+            return Event::LendFailed {
+                agent,
+                incarnation,
+                credential,
+                reason: "its file could not be written".into(),
+            };
+        }
         self.equip(&agent, Some(credential.clone()));
         Event::Lent {
             agent,
