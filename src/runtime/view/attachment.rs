@@ -26,9 +26,15 @@ const RESIZE_TRIES: u32 = 10;
 /// and after so long, times the number of the try.
 const RESIZE_WAIT: Duration = Duration::from_millis(50);
 
-/// Between the two sizes that make the application redraw. Node looks at the size when it gets
-/// round to the signal: two changes at once look to it like none.
-const BETWEEN_SIZES: Duration = Duration::from_millis(60);
+/// When the application is made to redraw, from the attachment on, and how long it has the other size
+/// then. Node looks at the size when it gets round to the signal: two changes at once look to it like
+/// none, and a busy machine needs longer (seen: 60 ms were not enough, and the screen stayed in
+/// pieces). So it is made to twice more.
+const REDRAWS: [(Duration, Duration); 3] = [
+    (Duration::ZERO, Duration::from_millis(60)),
+    (Duration::from_secs(2), Duration::from_millis(300)),
+    (Duration::from_secs(5), Duration::from_secs(1)),
+];
 
 /// Why an attachment ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,30 +94,35 @@ pub(super) async fn keep_size(
     container: &str,
     sizes: &mut watch::Receiver<TerminalSize>,
 ) -> Infallible {
-    let size = *sizes.borrow_and_update();
-    let off = match size.columns {
-        0 | 1 => size.columns.saturating_add(1),
-        columns => columns - 1,
-    };
-    if resize(
-        runtime,
-        container,
-        TerminalSize {
-            columns: off,
-            ..size
-        },
-    )
-    .await
-    {
-        sleep(BETWEEN_SIZES).await;
-    }
-    loop {
+    for (after, between) in REDRAWS {
+        if !after.is_zero() {
+            let _time_is_up = timeout(after, follow(runtime, container, sizes)).await;
+        }
+        let size = *sizes.borrow_and_update();
+        let columns = match size.columns {
+            0 | 1 => size.columns.saturating_add(1),
+            columns => columns - 1,
+        };
+        if resize(runtime, container, TerminalSize { columns, ..size }).await {
+            sleep(between).await;
+        }
         let size = *sizes.borrow_and_update();
         resize(runtime, container, size).await;
-        if sizes.changed().await.is_err() {
-            return pending().await;
-        }
     }
+    follow(runtime, container, sizes).await
+}
+
+/// Each change of our size becomes one of the container's.
+async fn follow(
+    runtime: &dyn Runtime,
+    container: &str,
+    sizes: &mut watch::Receiver<TerminalSize>,
+) -> Infallible {
+    while sizes.changed().await.is_ok() {
+        let size = *sizes.borrow_and_update();
+        resize(runtime, container, size).await;
+    }
+    pending().await
 }
 
 async fn resize(runtime: &dyn Runtime, container: &str, size: TerminalSize) -> bool {
