@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 /// What is published is rounded, so that not every look is a change.
 const STEP: u64 = 16 * MIB;
 
-/// Below this it is nearly full: a twentieth, but no more than 10 GiB and no less than 1.
+/// Below this there is little room: a twentieth, but no more than 10 GiB and no less than 1.
 fn little(total: u64) -> u64 {
     (total / 20).clamp(GIB, 10 * GIB)
 }
@@ -61,7 +61,7 @@ fn notice(disk: &DiskView) -> Event {
     Event::Noticed {
         agent: None,
         text: format!(
-            "the disk of the state directory is nearly full: {} MiB of {} MiB are free",
+            "little room on the disk of the state directory: {} MiB of {} MiB are free",
             disk.free_bytes / MIB,
             disk.total_bytes / MIB
         ),

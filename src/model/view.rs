@@ -34,7 +34,7 @@ pub struct FleetView {
     pub planning: PlanningView,
     /// Hook events of kinds this version does not know, with how often each came.
     pub unknown_hooks: Vec<(String, u64)>,
-    /// Set while the disk of the state directory is nearly full.
+    /// Set while the disk of the state directory has little room.
     #[serde(default)]
     pub disk: Option<DiskView>,
     /// Things a person should look at, newest last; bounded.
@@ -147,7 +147,7 @@ pub struct PlanningView {
     pub resting: bool,
 }
 
-/// Room on a disk that is nearly full.
+/// Room on a disk that has little room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskView {
     /// Rounded down to 16 MiB.

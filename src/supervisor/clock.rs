@@ -53,6 +53,7 @@ fn agent_times(now: Timestamp, agent: &mut AgentState, policy: &Policy) {
     near(&mut agent.look_at, now + QUIET);
     near(&mut agent.evidence.examine_at, now + FIRST_EXAMINATION);
     near(&mut agent.last_hook_at, now);
+    near(&mut agent.leaving, now);
     agent.lease.bring_near(now);
     for crash in &mut agent.crashes {
         *crash = (*crash).min(now);

@@ -62,7 +62,7 @@ impl Supervisor {
             .agents
             .values()
             .filter(|agent| agent.phase == Phase::Idle && agent.held.is_none())
-            .filter(|agent| agent.may_work(&self.fleet.pool))
+            .filter(|agent| agent.may_work(&self.fleet.pool) && !agent.leaves(now))
             .map(|agent| agent.id.clone())
             .collect();
         for id in idle {

@@ -85,6 +85,7 @@ impl Supervisor {
                     && let Some(agent) = self.fleet.agents.get_mut(&id)
                 {
                     agent.reason = format!("its session ended ({reason})");
+                    agent.leaving = Some(now);
                 }
                 self.answer(callback, HookAnswer::LetGo);
             }
@@ -142,6 +143,7 @@ impl Supervisor {
             return;
         };
         agent.conversed = true;
+        agent.leaving = None;
         if let Some(session) = session {
             agent.session = session;
         }
@@ -277,6 +279,14 @@ impl Supervisor {
 
     /// A turn of somebody else ended while our text waited: hand it over now.
     fn answer_with_held(&mut self, now: Timestamp, id: &AgentId, callback: Option<CallbackId>) {
+        if let Some(agent) = self.fleet.agents.get_mut(id)
+            && agent.leaves(now)
+        {
+            let reason = "its session ends; it is told its task when it is back";
+            agent.enter(now, Phase::Working, reason);
+            self.answer(callback, HookAnswer::LetGo);
+            return;
+        }
         let may_work = self.fleet.agents[id].may_work(&self.fleet.pool);
         let Some(callback) = callback.filter(|_| may_work) else {
             self.at_prompt(now, id);
@@ -389,7 +399,9 @@ impl Supervisor {
     ) {
         let Some(callback) = callback else { return };
         let agent = self.fleet.agents.get(id);
-        let may_work = agent.is_some_and(|agent| agent.may_work(&self.fleet.pool));
+        // The Stop of a turn and the end of its process may overtake each other.
+        let may_work =
+            agent.is_some_and(|agent| agent.may_work(&self.fleet.pool) && !agent.leaves(now));
         let next = self.next_task(id).filter(|_| may_work);
         let (Some(task), None) = (next, self.fleet.ending()) else {
             self.answer(Some(callback), HookAnswer::LetGo);

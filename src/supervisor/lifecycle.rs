@@ -67,6 +67,7 @@ impl Supervisor {
         agent.enter(now, Phase::Launching, reason);
         agent.missing = false;
         agent.free_looks = 0;
+        agent.leaving = None;
         agent.signals = Signals::of_a_life(now);
         if let Some(held) = &mut agent.held
             && (held.delivered || held.cut_off.take().is_some())

@@ -86,10 +86,10 @@ fn a_full_disk_at_the_start_is_named_and_room_is_all_it_takes() {
     stage.up_and_ready();
     // There is room, but little: said before it is too late.
     let view = stage.until("little room is told", |view| view.disk.is_some());
-    let told = |n: &orchestrator::model::view::Notice| n.text.contains("nearly full");
+    let told = |n: &orchestrator::model::view::Notice| n.text.contains("little room");
     assert!(view.notices.iter().any(told), "{:?}", view.notices);
     let table = stage.run(&["status"]).ok();
-    assert!(table.contains("disk        nearly full"), "{table}");
+    assert!(table.contains("disk        little room"), "{table}");
     stage.down();
     drop(disk);
 }

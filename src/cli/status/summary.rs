@@ -34,7 +34,7 @@ pub(super) fn foot(view: &FleetView, now: Timestamp) -> String {
         let mib = |bytes| bytes / (1 << 20);
         let _ = writeln!(
             text,
-            "disk        nearly full: {} MiB of {} MiB are free; make room",
+            "disk        little room: {} MiB of {} MiB are free; make room",
             mib(disk.free_bytes),
             mib(disk.total_bytes)
         );

@@ -696,3 +696,19 @@ fn lack_of_memory_again_and_again_ends_with_what_to_do() {
         "{last:?}"
     );
 }
+
+#[test]
+fn a_process_on_its_way_out_is_handed_nothing() {
+    let mut world = at_work();
+    world.add_task(&worker(), "write b");
+    let reason = "other".to_owned();
+    world.hook(&worker(), HookFact::SessionEnded { reason });
+    assert!(world.turn_ends(&worker(), &Turn::default()));
+    assert_eq!(state(&world).held, None, "{}", world.tail());
+    assert!(world.exits(&worker(), 143, false));
+    world.advance(Duration::from_secs(1));
+    world.boot(&worker());
+    world.advance(Duration::from_secs(5));
+    let held = state(&world).held;
+    assert!(held.is_some_and(|held| held.delivered), "{}", world.tail());
+}
