@@ -13,7 +13,6 @@ pub mod payload;
 pub mod prompt;
 pub mod screen;
 pub mod seed;
-pub mod session;
 pub mod session_file;
 pub mod settings;
 pub mod status_line;

@@ -1,7 +1,7 @@
 //! `credentials`: the pool, as the running supervisor knows it or as its files are.
 
 use clap::{Args, Subcommand};
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color};
 use serde::Serialize;
 
 use super::context::Context;
@@ -123,24 +123,7 @@ async fn report(context: &Context) -> Result<PoolReport> {
 }
 
 fn render(report: &PoolReport, now: Timestamp, columns: Option<u16>, colour: Colour) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    match columns {
-        Some(columns) => {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-            table.set_width(columns);
-        }
-        None => {
-            table.set_content_arrangement(ContentArrangement::Disabled);
-        }
-    }
-    match colour {
-        Colour::Yes => table.enforce_styling(),
-        Colour::No => table.force_no_tty(),
-    };
-    table.set_header(
-        HEADER.map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Dim)),
-    );
+    let mut table = output::table(columns, colour, &HEADER);
     for credential in &report.credentials {
         table.add_row(row(credential, now));
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+
 use super::error::Result;
 use super::{Error, Exit};
 
@@ -59,4 +61,29 @@ pub(super) fn say(text: &str) {
 pub(super) fn terminal_size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
+}
+
+/// A table without lines. `columns`: `None` is as wide as it gets, for pipes.
+pub(super) fn table(columns: Option<u16>, colour: Colour, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    match columns {
+        Some(columns) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_width(columns);
+        }
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
+    match colour {
+        Colour::Yes => table.enforce_styling(),
+        Colour::No => table.force_no_tty(),
+    };
+    table.set_header(
+        header
+            .iter()
+            .map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Dim)),
+    );
+    table
 }

@@ -5,8 +5,9 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::super::Error;
 use super::super::error::Result;
-use super::super::{Error, Exit};
+use super::run::ran;
 
 /// Holds the store, four checkouts and homes; in memory, and only what is used of it.
 const SIZE: &str = "768m";
@@ -91,18 +92,4 @@ impl Drop for SmallDisk {
         // Nobody could be told of an error here.
         let _ = self.unmount();
     }
-}
-
-fn ran(command: &mut Command, attempt: &str) -> Result<()> {
-    let output = command
-        .output()
-        .map_err(|error| Error::io(attempt, &error))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(
-        Exit::Failure,
-        format!("{attempt}: {}", said.trim()),
-    ))
 }

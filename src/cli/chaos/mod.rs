@@ -12,6 +12,7 @@ mod ledger;
 mod own_engine;
 mod report;
 mod rounds;
+mod run;
 mod watcher;
 
 use std::path::PathBuf;

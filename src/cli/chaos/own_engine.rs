@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::error::Result;
 use super::super::{Error, Exit, output};
+use super::run::ran;
 use crate::config::CLAUDE_VERSION;
 use crate::runtime::docker::DockerRuntime;
 
@@ -250,18 +251,4 @@ fn terminate(child: &Child) {
         // It may have ended by itself.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-}
-
-fn ran(command: &mut Command, attempt: &str) -> Result<()> {
-    let output = command
-        .output()
-        .map_err(|error| Error::io(attempt, &error))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(
-        Exit::Failure,
-        format!("{attempt}: {}", said.trim()),
-    ))
 }

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 
 use super::Look;
 use super::format::{age, count, safe};
-use crate::cli::output::Colour;
+use crate::cli::output;
 use crate::model::Timestamp;
 use crate::model::explain::{Cause, Explanation, Grade, Signal, SignalView};
 
@@ -178,27 +178,7 @@ fn because(cause: &Cause) -> String {
 }
 
 fn table(look: &Look, header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    match look.columns {
-        Some(columns) => {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-            table.set_width(columns);
-        }
-        None => {
-            table.set_content_arrangement(ContentArrangement::Disabled);
-        }
-    }
-    match look.colour {
-        Colour::Yes => table.enforce_styling(),
-        Colour::No => table.force_no_tty(),
-    };
-    table.set_header(
-        header
-            .iter()
-            .map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Dim)),
-    );
-    table
+    output::table(look.columns, look.colour, header)
 }
 
 fn lines(table: &Table) -> String {
@@ -238,6 +218,7 @@ fn moment(at: Timestamp, look: &Look) -> String {
 mod tests {
     use super::*;
     use crate::api::tests::fake::{NOW, why};
+    use crate::cli::output::Colour;
 
     fn look() -> Look {
         Look {

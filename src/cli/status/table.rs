@@ -1,11 +1,11 @@
 //! The table of agents.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color};
 
 use super::Look;
 use crate::cli::credentials::until;
 use crate::cli::format::{age, count, cut, safe};
-use crate::cli::output::Colour;
+use crate::cli::output;
 use crate::model::view::{AgentView, FleetView};
 
 /// A longer sentence or title is cut: the table stays a table. `--json` has the whole text.
@@ -27,24 +27,7 @@ const HEADER: [&str; 12] = [
 ];
 
 pub(super) fn agents(view: &FleetView, look: Look) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    match look.columns {
-        Some(columns) => {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-            table.set_width(columns);
-        }
-        None => {
-            table.set_content_arrangement(ContentArrangement::Disabled);
-        }
-    }
-    match look.colour {
-        Colour::Yes => table.enforce_styling(),
-        Colour::No => table.force_no_tty(),
-    };
-    table.set_header(
-        HEADER.map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Dim)),
-    );
+    let mut table = output::table(look.columns, look.colour, &HEADER);
     for agent in &view.agents {
         table.add_row(row(view, agent, look));
     }

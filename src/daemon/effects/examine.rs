@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Effects, Shared};
-use crate::claude::{screen, session};
+use crate::claude::screen;
+use crate::claude::session_file::{self, SessionFile};
 use crate::daemon::handle::Input;
 use crate::daemon::usage::transcript_files;
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
@@ -17,7 +18,6 @@ use crate::worktree::{open_beneath, read_beneath};
 
 /// For the engine and tmux to answer; what has not is missing from the examination.
 const PATIENCE: Duration = Duration::from_secs(5);
-const SESSIONS: &str = ".claude/sessions";
 /// One per process that ever ran and was killed.
 const MOST_SESSIONS: usize = 1024;
 
@@ -144,15 +144,17 @@ fn size(home: &Path, file: &Path) -> Option<(u64, Timestamp)> {
 
 /// The session file that was written last: those of killed processes stay.
 fn newest(home: &Path) -> Option<SessionSeen> {
-    let entries = std::fs::read_dir(home.join(SESSIONS)).ok()?;
+    let directory = Path::new(session_file::DIRECTORY);
+    let entries = std::fs::read_dir(home.join(directory)).ok()?;
     let files = entries.take(MOST_SESSIONS).flatten().filter_map(|entry| {
-        let file: PathBuf = Path::new(SESSIONS).join(entry.file_name());
+        let name = entry.file_name().into_string().ok();
+        let file: PathBuf = directory.join(name.filter(|name| session_file::is_name(name))?);
         let (_, changed) = size(home, &file)?;
         Some((changed, file))
     });
     let (changed, file) = files.max()?;
-    let bytes = read_beneath(home, &file, session::MAX_BYTES).ok()?;
-    let parsed = session::parse(&bytes)?;
+    let bytes = read_beneath(home, &file, session_file::MAX_BYTES).ok()?;
+    let parsed = SessionFile::parse(&bytes).ok()?;
     Some(SessionSeen {
         status: parsed.status,
         waiting_for: parsed.waiting_for,
@@ -176,12 +178,13 @@ mod tests {
         assert_eq!(seen.bytes, 8);
         assert!(seen.changed > Timestamp(1_700_000_000_000));
 
-        let sessions = home.path().join(SESSIONS);
+        let recorded = include_str!("../../claude/samples/sessions/idle.json");
+        let sessions = home.path().join(session_file::DIRECTORY);
         assert_eq!(newest(home.path()), None);
         std::fs::create_dir_all(&sessions).unwrap();
         for (pid, status, age) in [(7, "busy", 60), (9, "idle", 0)] {
             let path = sessions.join(format!("{pid}.json"));
-            std::fs::write(&path, format!("{{\"status\":\"{status}\"}}")).unwrap();
+            std::fs::write(&path, recorded.replace("idle", status)).unwrap();
             let file = std::fs::File::options().write(true).open(&path).unwrap();
             let then = std::time::SystemTime::now() - Duration::from_secs(age);
             file.set_modified(then).unwrap();
