@@ -7,9 +7,12 @@ pub mod about;
 pub mod agent;
 pub mod credential;
 pub mod explain;
+pub mod gate;
 pub mod hook;
 pub mod ids;
+pub mod receipt;
 pub mod request;
+pub mod rescue;
 pub mod task;
 pub mod time;
 pub mod view;
@@ -18,10 +21,13 @@ pub use about::About;
 pub use agent::{CredentialKind, Role};
 pub use credential::{CredentialInfo, CredentialView, Fault, QuotaWindow, Window, Windows};
 pub use explain::{Cause, Explanation, Grade, Signal};
+pub use gate::{GateOutcome, GateRecord};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
 };
+pub use receipt::{CommitNote, Missing, Receipt, SentBack};
 pub use request::{Ending, Reply, Request};
+pub use rescue::{LeftOut, RescueView};
 pub use task::{Claim, Task, TaskContext, TaskSource, TaskStatus};
 pub use time::Timestamp;

@@ -8,8 +8,9 @@
 use super::Supervisor;
 use super::delivery::PASTE_DEADLINE;
 use super::examining::FIRST_EXAMINATION;
-use super::merging::{PUSH_AGAIN_DENIED, TAKE_AGAIN};
 use super::policy::Policy;
+use super::proof::TAKE_AGAIN;
+use super::remote::PUSH_AGAIN_DENIED;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AgentState, Phase, QUIET};
 use super::with_jitter;

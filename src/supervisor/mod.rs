@@ -31,13 +31,15 @@ mod explain;
 mod hooks;
 mod input;
 mod lifecycle;
-mod merging;
 mod planning;
 mod policy;
 mod pool;
+mod proof;
+mod remote;
 mod screens;
 mod state;
 mod texts;
+mod train;
 mod typed;
 mod view;
 

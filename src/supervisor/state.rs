@@ -383,6 +383,12 @@ pub struct Candidate {
     pub agent: AgentId,
     pub commit: CommitId,
     pub title: String,
+    /// When the first commit of it came to wait.
+    #[serde(default)]
+    pub since: Timestamp,
+    /// What its agent claims done with it.
+    #[serde(default)]
+    pub tasks: Vec<TaskId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

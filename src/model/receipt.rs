@@ -1,0 +1,76 @@
+//! The proof that a task is done, and what was missing on the way to it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AgentId, CommitId, GateRecord, TaskId, Timestamp};
+
+/// Commits kept in a receipt; their number is kept beside them.
+pub const COMMITS_KEPT: usize = 50;
+
+/// Why a task counts as done, as the supervisor saw it itself. Kept with the task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub task: TaskId,
+    pub agent: AgentId,
+    /// The fencing number of the claim that it ends.
+    pub fence: u64,
+    /// When the agent said that it is done.
+    pub claimed_at: Timestamp,
+    pub proven_at: Timestamp,
+    /// New commits, oldest first; the newest [`COMMITS_KEPT`].
+    #[serde(default)]
+    pub commits: Vec<CommitNote>,
+    #[serde(default)]
+    pub commit_count: u32,
+    /// In the agent's words: why nothing had to be changed. Only without commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_change: Option<String>,
+    /// The commit of the target branch that has them, and the tree the gates passed on.
+    #[serde(default)]
+    pub landed: Option<CommitId>,
+    #[serde(default)]
+    pub gates: Vec<GateRecord>,
+    /// Paths the task may change, if it says so, and those it did change.
+    #[serde(default)]
+    pub scope: Vec<String>,
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// Where uncommitted work was kept, if the tree was not clean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<String>,
+    /// Earlier claims of the same work that were not believed.
+    #[serde(default)]
+    pub sent_back: Vec<SentBack>,
+}
+
+/// One commit, in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitNote {
+    pub id: CommitId,
+    pub subject: String,
+}
+
+/// A claim that was not believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentBack {
+    pub at: Timestamp,
+    /// Who was asked to mend it.
+    pub to: AgentId,
+    pub missing: Vec<Missing>,
+}
+
+/// What a claim lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "missing", rename_all = "snake_case")]
+pub enum Missing {
+    /// Nothing new on the branch, and no reason given for that.
+    Commit,
+    /// Uncommitted paths, bounded.
+    CleanTree { paths: Vec<String> },
+    /// Changed paths outside what the task may change, bounded.
+    Scope { paths: Vec<String> },
+    /// Gates that did not pass on the merged state.
+    Gate { gates: Vec<GateRecord> },
+    /// It does not merge: the paths.
+    Merge { paths: Vec<String> },
+}
