@@ -263,6 +263,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         credential: None,
         model: None,
         task: None,
+        unproven: Vec::new(),
         queued: 0,
         tasks_done: 0,
         branch: format!("agent/{id}"),

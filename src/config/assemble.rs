@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::layers::Settings;
 use super::types::{
     Config, Container, Credentials, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Restart,
-    Tasks,
+    TaskProof, Tasks,
 };
 use super::value::Value;
 use crate::model::ProjectId;
@@ -52,6 +52,8 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
         tasks: Tasks {
             attempts: read.integer("tasks.attempts"),
             lease: read.duration("tasks.lease"),
+            proof: TaskProof::from_word(&read.text("tasks.proof")).unwrap_or(TaskProof::Commit),
+            send_back: read.integer("tasks.sendBack"),
         },
         git: GitIdentity {
             name: read.text("git.name"),

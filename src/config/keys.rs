@@ -331,6 +331,20 @@ pub static KEYS: &[Key] = &[
         "How long a claim lasts when nobody renews it; a running supervisor does, while the agent holds the task.",
     ),
     key(
+        "tasks.proof",
+        Choice(&["commit", "none"]),
+        Text("commit"),
+        "none",
+        "What makes a worker's task done: `commit` is commits in the branch (or its word that nothing had to be changed), nothing left uncommitted, nothing changed outside the files of the task. `none` is the end of its turn, for fleets whose tasks change no files.",
+    ),
+    key(
+        "tasks.sendBack",
+        Integer { min: 0, max: 20 },
+        Text("2"),
+        "1",
+        "How often a task that is said to be done without proof goes back to its worker, before the manager is told or asked.",
+    ),
+    key(
         "git.name",
         text("a name without control characters, `<` or `>`", is_identity),
         Text("orchestrator"),

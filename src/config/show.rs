@@ -112,9 +112,16 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
     values.push(("planning.coolDown", json!(format_duration(*cool_down))));
     values.push(("fetchInterval", json!(format_duration(*fetch_interval))));
     values.push(("push", json!(push)));
-    let Tasks { attempts, lease } = tasks;
+    let Tasks {
+        attempts,
+        lease,
+        proof,
+        send_back,
+    } = tasks;
     values.push(("tasks.attempts", json!(attempts)));
     values.push(("tasks.lease", json!(format_duration(*lease))));
+    values.push(("tasks.proof", json!(proof.as_str())));
+    values.push(("tasks.sendBack", json!(send_back)));
     let GitIdentity { name, email } = git;
     values.push(("git.name", json!(name)));
     values.push(("git.email", json!(email)));

@@ -104,6 +104,31 @@ pub struct Planning {
 pub struct Tasks {
     pub attempts: u32,
     pub lease: Duration,
+    pub proof: TaskProof,
+    pub send_back: u32,
+}
+
+/// What makes a worker's task done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskProof {
+    Commit,
+    None,
+}
+
+impl TaskProof {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::None => "none",
+        }
+    }
+
+    /// From one of the words of the key `tasks.proof`.
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        [Self::Commit, Self::None]
+            .into_iter()
+            .find(|proof| proof.as_str() == word)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

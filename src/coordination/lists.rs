@@ -274,6 +274,7 @@ fn new_task(worker: u32, item: &Item, place: i64) -> NewTask {
             files: Vec::new(),
             hints,
         },
+        scope: item.scope(),
         source: TaskSource::TaskList { worker },
     }
 }

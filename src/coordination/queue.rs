@@ -13,7 +13,7 @@ use super::rules::{self, Changed, Claimant, NewTask, Retry, TaskError};
 use super::view::View;
 use super::write::{self, Written};
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, Incarnation, Task, TaskId, Timestamp};
+use crate::model::{AgentId, Incarnation, Receipt, Task, TaskId, Timestamp};
 use crate::ports::{PortResult, Record, Store};
 
 /// Tasks are the subjects `task/<id>`.
@@ -151,10 +151,13 @@ impl Queue {
         id: &TaskId,
         fence: u64,
         result: &str,
+        receipt: Option<&Receipt>,
         now: Timestamp,
     ) -> Result<Task, TaskError> {
-        self.change(id, &|task| rules::complete(task, fence, result, now))
-            .await
+        self.change(id, &|task| {
+            rules::complete(task, fence, result, receipt, now)
+        })
+        .await
     }
 
     pub async fn fail(

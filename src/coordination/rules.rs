@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::model::{
-    AgentId, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
+    AgentId, Claim, Incarnation, Receipt, Task, TaskContext, TaskId, TaskSource, TaskStatus,
+    Timestamp,
 };
 use crate::ports::{ErrorKind, PortError};
 
@@ -33,6 +34,8 @@ pub struct NewTask {
     pub dependencies: Vec<TaskId>,
     pub labels: Vec<String>,
     pub context: TaskContext,
+    /// Globs of the paths it may change; empty: any.
+    pub scope: Vec<String>,
     pub source: TaskSource,
 }
 
@@ -140,16 +143,29 @@ pub fn create(new: &NewTask, now: Timestamp) -> Result<Task, TaskError> {
             new.description.len()
         )));
     }
-    let names = new.labels.iter().chain(&new.context.files);
+    let names = new
+        .labels
+        .iter()
+        .chain(&new.context.files)
+        .chain(&new.scope);
     let hints = new.context.hints.as_ref().map_or(0, String::len);
     if hints > MAX_DESCRIPTION_BYTES || names.clone().any(|name| name.len() > MAX_NAME_BYTES) {
         return Err(refuse(format!(
-            "hints may have {MAX_DESCRIPTION_BYTES} bytes, a label or file name {MAX_NAME_BYTES}"
+            "hints may have {MAX_DESCRIPTION_BYTES} bytes, a label, file name or pattern {MAX_NAME_BYTES}"
         )));
     }
     if new.dependencies.len() > MAX_ENTRIES || names.count() > MAX_ENTRIES {
         return Err(refuse(format!(
             "at most {MAX_ENTRIES} dependencies and {MAX_ENTRIES} labels and files are allowed"
+        )));
+    }
+    if let Some((pattern, error)) = new
+        .scope
+        .iter()
+        .find_map(|pattern| Some((pattern, glob::Pattern::new(pattern).err()?)))
+    {
+        return Err(refuse(format!(
+            "`{pattern}` is no pattern of paths: {error}"
         )));
     }
     let task = Task {
@@ -161,10 +177,12 @@ pub fn create(new: &NewTask, now: Timestamp) -> Result<Task, TaskError> {
         dependencies: new.dependencies.clone(),
         labels: new.labels.clone(),
         context: new.context.clone(),
+        scope: new.scope.clone(),
         source: new.source.clone(),
         claim: None,
         attempts: 0,
         result: None,
+        receipt: None,
         created_at: now,
         updated_at: now,
     };
@@ -305,6 +323,7 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
         }),
         attempts,
         result: None,
+        receipt: None,
         updated_at: now,
         ..task.clone()
     }))
@@ -327,12 +346,20 @@ pub fn renew(task: &Task, fence: u64, lease: Duration, now: Timestamp) -> Change
 }
 
 /// The holder is done. Its lease may have run out, as long as nobody else has claimed since.
-pub fn complete(task: &Task, fence: u64, result: &str, now: Timestamp) -> Changed {
+pub fn complete(
+    task: &Task,
+    fence: u64,
+    result: &str,
+    receipt: Option<&Receipt>,
+    now: Timestamp,
+) -> Changed {
     if task.status == TaskStatus::Done && fence_of(task) == Some(fence) {
         return Ok(None);
     }
     held(task, fence)?;
-    Ok(Some(ended(task, TaskStatus::Done, result, now)))
+    let mut done = ended(task, TaskStatus::Done, result, now);
+    done.receipt = receipt.cloned().map(Box::new);
+    Ok(Some(done))
 }
 
 /// Before a push or a merge: is the work of this claim still wanted? A finished one is, an
@@ -408,6 +435,7 @@ pub fn reopen(task: &Task, priority: i64, now: Timestamp) -> Changed {
         status: TaskStatus::Available,
         claim: None,
         result: None,
+        receipt: None,
         priority,
         updated_at: now,
         ..task.clone()

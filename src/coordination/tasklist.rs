@@ -44,6 +44,23 @@ pub struct Item {
     pub key: String,
 }
 
+/// What begins the line of an item that names the paths it may change.
+pub const SCOPE: &str = "Files:";
+
+impl Item {
+    /// The patterns of its line `Files: src/a/**, docs/x.md`; none if it has no such line.
+    pub fn scope(&self) -> Vec<String> {
+        let lines = self.text.lines().skip(1);
+        let named = lines.filter_map(|line| line.trim().strip_prefix(SCOPE));
+        named
+            .flat_map(|patterns| patterns.split(','))
+            .map(|pattern| pattern.trim().trim_matches('`'))
+            .filter(|pattern| !pattern.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
 /// A list as one text shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParsedList {

@@ -33,7 +33,12 @@ pub(crate) fn tend(
                     let held = agent
                         .held
                         .as_ref()
-                        .is_some_and(|held| held.task == task.id && held.fence == claim.fence);
+                        .is_some_and(|held| held.task == task.id && held.fence == claim.fence)
+                        // Said to be done, and not proven yet.
+                        || agent
+                            .claims
+                            .iter()
+                            .any(|said| said.task == task.id && said.fence == claim.fence);
                     let on_its_way = agent.finishing.iter().any(|f| f.task == task.id)
                         || matches!(&agent.phase, Phase::Claiming { task: t, .. } if *t == task.id);
                     match (held, on_its_way) {
@@ -73,6 +78,7 @@ mod tests {
             dependencies: Vec::new(),
             labels: Vec::new(),
             context: TaskContext::default(),
+            scope: Vec::new(),
             source: TaskSource::Direct,
         };
         queue.create(new, Timestamp(0)).await.unwrap();
@@ -110,6 +116,8 @@ mod tests {
             text: "work".into(),
             fence: 1,
             source: TaskSource::Direct,
+            scope: Vec::new(),
+            after: Vec::new(),
             since: Timestamp(0),
             attempts: 1,
             delivered: true,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::coordination::{ListSource, Queue, TaskError, lists, tasklist};
-use crate::model::{CommitId, TaskStatus, Timestamp};
+use crate::model::{CommitId, TaskId, TaskStatus, Timestamp};
 use crate::ports::{ErrorKind, PortError, PortResult};
 use crate::worktree::exchange::{self, Ticked};
 use crate::worktree::{FileEdit, GitStore, MergeOutcome, read_beneath};
@@ -151,7 +151,7 @@ impl TaskLists {
 
     /// Finished items whose box is still empty in the manager's checkout.
     async fn tick_all(&self, problems: &mut Vec<ListProblem>) {
-        for (worker, keys) in self.done_keys() {
+        for (worker, keys) in self.done_keys(&[]) {
             let (checkout, scratch) = (self.checkout.clone(), self.scratch.clone());
             let file = file_name(worker);
             let name = file.clone();
@@ -177,11 +177,11 @@ impl TaskLists {
         }
     }
 
-    /// Keys of finished items, by worker.
-    fn done_keys(&self) -> BTreeMap<u32, Vec<String>> {
+    /// Keys of finished items and of `more`, by worker.
+    fn done_keys(&self, more: &[TaskId]) -> BTreeMap<u32, Vec<String>> {
         let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
         for task in self.queue.all() {
-            if task.status == TaskStatus::Done
+            if (task.status == TaskStatus::Done || more.contains(&task.id))
                 && let Some((worker, key)) = lists::item_key(&task)
             {
                 keys.entry(worker).or_default().push(key.to_owned());
@@ -210,7 +210,12 @@ impl TaskLists {
 
     /// What a merge writes into the lists on the branch: every finished item's tick.
     pub fn edits(&self) -> Vec<FileEdit<'static>> {
-        self.done_keys()
+        self.edits_with(&[])
+    }
+
+    /// As [`Self::edits`], and the ticks of tasks that are done when this merge is.
+    pub fn edits_with(&self, tasks: &[TaskId]) -> Vec<FileEdit<'static>> {
+        self.done_keys(tasks)
             .into_iter()
             .map(|(worker, keys)| {
                 FileEdit::new(file_name(worker), move |bytes| {

@@ -10,13 +10,13 @@ use super::saved::{self, Writer};
 use super::start::RunOptions;
 use crate::config::keys::CLAUDE_VERSION;
 use crate::config::units::format_size;
-use crate::config::{Config, ImageChoice};
+use crate::config::{Config, ImageChoice, TaskProof};
 use crate::credentials::{Logins, Pool};
 use crate::model::{AgentId, SessionId};
 use crate::ports::runtime::ImageBuild;
 use crate::ports::{Entropy, ImageSpec};
 use crate::store::sqlite::{Changes, FleetState};
-use crate::supervisor::{Fleet, Policy, Supervisor};
+use crate::supervisor::{Fleet, Policy, Proof, Supervisor};
 use crate::telemetry::Redactor;
 use crate::worktree::{GitStore, Identity};
 
@@ -232,6 +232,11 @@ pub(super) fn policy(config: &Config) -> Policy {
         push: config.push,
         fetch_interval: config.fetch_interval,
         task_attempts: config.tasks.attempts,
+        proof: match config.tasks.proof {
+            TaskProof::Commit => Proof::Commit,
+            TaskProof::None => Proof::None,
+        },
+        send_back: config.tasks.send_back,
         empty_rounds: config.planning.empty_rounds,
         planning_cool_down: config.planning.cool_down,
         restart_burst: config.restart.burst,

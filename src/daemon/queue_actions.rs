@@ -77,8 +77,11 @@ impl QueueActions {
                 task,
                 fence,
                 result,
+                receipt,
             } => {
-                let done = self.queue.complete(&task, fence, &result, now).await;
+                let receipt = receipt.as_deref();
+                let done = self.queue.complete(&task, fence, &result, receipt, now);
+                let done = done.await;
                 Some(self.finished(kept, agent, task, done.map(drop)))
             }
             Action::Release {
@@ -96,7 +99,7 @@ impl QueueActions {
                 let failed = self.queue.fail(&task, fence, &reason, retry, now).await;
                 Some(self.finished(kept, agent, task, failed.map(drop)))
             }
-            Action::CreateTask(task) => self.create(now, kept, task).await,
+            Action::CreateTask(task) => Some(self.create(now, kept, task).await),
             other => {
                 tracing::error!(?other, "not an action on the queue");
                 None
@@ -157,9 +160,9 @@ impl QueueActions {
         now: Timestamp,
         action: Action,
         task: crate::supervisor::NewTask,
-    ) -> Option<Event> {
+    ) -> Event {
         let new = NewTask {
-            id: task.id,
+            id: task.id.clone(),
             description: task.description,
             priority: task.priority,
             owner: Some(task.owner.clone()),
@@ -167,19 +170,32 @@ impl QueueActions {
             dependencies: Vec::new(),
             labels: Vec::new(),
             context: TaskContext::default(),
+            scope: Vec::new(),
         };
         match self.queue.create(new, now).await {
-            Ok(_) | Err(TaskError::AlreadyExists(_)) => None,
-            Err(error) => {
-                let hint = (error.kind() == ErrorKind::Transient).then(|| {
-                    self.again.push(action);
-                    TRIED_AGAIN.to_owned()
-                });
-                Some(Event::Noticed {
+            Ok(_) | Err(TaskError::AlreadyExists(_)) => {
+                let found = self.queue.get(&task.id);
+                Event::TaskCreated {
+                    owner: task.owner,
+                    task: task.id,
+                    open: found.is_some_and(|task| !task.status.is_final()),
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Transient => {
+                self.again.push(action);
+                Event::Noticed {
                     agent: Some(task.owner),
                     text: format!("a task could not be created: {error}"),
-                    hint,
-                })
+                    hint: Some(TRIED_AGAIN.to_owned()),
+                }
+            }
+            Err(error) => {
+                tracing::error!(task = %task.id, %error, "a task of the supervisor was refused");
+                Event::TaskCreated {
+                    owner: task.owner,
+                    task: task.id,
+                    open: false,
+                }
             }
         }
     }

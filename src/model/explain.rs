@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::view::{Notice, TaskView};
+use super::view::{Notice, TaskView, UnprovenView};
 use super::{AgentId, CredentialId, Incarnation, SessionId, Timestamp};
 
 /// How far a signal is trusted. A weak one never stops an agent.
@@ -139,6 +139,9 @@ pub struct Explanation {
     pub session: Option<SessionId>,
     pub credential: Option<CredentialId>,
     pub task: Option<TaskView>,
+    /// Tasks it says are done, and what each waits for.
+    #[serde(default)]
+    pub unproven: Vec<UnprovenView>,
     /// Limited, waiting to be restarted, or a start that must be done by then.
     pub until: Option<Timestamp>,
     /// While it is watched: since when nothing of it has moved.

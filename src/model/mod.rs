@@ -26,7 +26,7 @@ pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
 };
-pub use receipt::{CommitNote, Missing, Receipt, SentBack};
+pub use receipt::{CommitNote, Missing, Receipt, SentBack, Span, Work};
 pub use request::{Ending, Reply, Request};
 pub use rescue::{LeftOut, RescueView};
 pub use task::{Claim, Task, TaskContext, TaskSource, TaskStatus};

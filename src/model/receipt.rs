@@ -74,3 +74,40 @@ pub enum Missing {
     /// It does not merge: the paths.
     Merge { paths: Vec<String> },
 }
+
+impl Missing {
+    /// One line for people.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Commit => "no new commit".to_owned(),
+            Self::CleanTree { paths } => format!("uncommitted: {}", paths.join(", ")),
+            Self::Scope { paths } => format!("outside its scope: {}", paths.join(", ")),
+            Self::Gate { gates } => {
+                let names: Vec<&str> = gates.iter().map(|gate| gate.name.as_str()).collect();
+                format!("gates that did not pass: {}", names.join(", "))
+            }
+            Self::Merge { paths } => format!("conflicts in {}", paths.join(", ")),
+        }
+    }
+}
+
+/// What one turn added to an agent's branch: the commits of `head` that are not in any of `after`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    pub after: Vec<CommitId>,
+    /// `None`: its hook did not tell; the commit that was taken then.
+    pub head: Option<CommitId>,
+}
+
+/// What the store has of an agent's work on one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Oldest first; the newest [`COMMITS_KEPT`].
+    pub commits: Vec<CommitNote>,
+    pub commit_count: u32,
+    /// Paths its commits changed, bounded.
+    pub files: Vec<String>,
+    /// Of these, the ones that the task may not change and that differ from the target branch;
+    /// bounded.
+    pub outside: Vec<String>,
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, CommitId, Incarnation, TaskId, Timestamp};
+use super::{AgentId, CommitId, Incarnation, Receipt, TaskId, Timestamp};
 
 /// One unit of work. This is also its record in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct Task {
     pub labels: Vec<String>,
     #[serde(default)]
     pub context: TaskContext,
+    /// Globs of the paths it may change; empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scope: Vec<String>,
     pub source: TaskSource,
     #[serde(default)]
     pub claim: Option<Claim>,
@@ -32,6 +35,9 @@ pub struct Task {
     /// What the agent said at the end, or why it failed.
     #[serde(default)]
     pub result: Option<String>,
+    /// The proof that it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -92,6 +98,10 @@ pub enum TaskSource {
     Plan { round: u32 },
     /// The supervisor asks the manager to merge `commit` of `agent`.
     MergeConflict { agent: AgentId, commit: CommitId },
+    /// The supervisor asks an agent to mend what it claimed done.
+    Repair { tasks: Vec<TaskId> },
+    /// The supervisor tells the manager of a task that `agent` claimed done, without proof.
+    Unproven { agent: AgentId, task: TaskId },
     /// Created by a person or a script.
     Direct,
 }

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, CommitId, CredentialId, CredentialView, Incarnation, ProjectId, Role, SessionId,
-    TaskId, Timestamp,
+    AgentId, CommitId, CredentialId, CredentialView, Incarnation, Missing, ProjectId, Role,
+    SessionId, TaskId, Timestamp,
 };
 
 /// The whole fleet at one moment. `generation` grows with each published change.
@@ -60,6 +60,9 @@ pub struct AgentView {
     pub credential: Option<CredentialId>,
     pub model: Option<String>,
     pub task: Option<TaskView>,
+    /// Tasks it says are done, and which are not proven yet.
+    #[serde(default)]
+    pub unproven: Vec<UnprovenView>,
     /// Tasks that wait for this agent.
     pub queued: u32,
     pub tasks_done: u32,
@@ -97,6 +100,20 @@ pub struct TaskView {
     pub status: String,
     pub attempts: u32,
     pub since: Timestamp,
+}
+
+/// A task that is said to be done. What is missing is empty while nobody has found anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnprovenView {
+    pub id: TaskId,
+    pub title: String,
+    /// When it was said.
+    pub since: Timestamp,
+    /// One line: what is waited for, or what it lacks.
+    pub waits_for: String,
+    pub missing: Vec<Missing>,
+    /// How often it was asked to be mended.
+    pub sent_back: u32,
 }
 
 /// What the agent has used so far. Tokens are summed from its transcripts at the end of each turn,

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    AgentId, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation, SessionId,
-    TaskId, TaskSource,
+    AgentId, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation, Receipt,
+    SessionId, Span, TaskId, TaskSource,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub enum Action {
         task: TaskId,
         fence: u64,
         result: String,
+        /// `None` only where an older version decided it.
+        receipt: Option<Box<Receipt>>,
     },
     /// Give up a claim: back into the queue, or failed when the attempts are used up. → `TaskFinished`
     Release {
@@ -101,7 +103,7 @@ pub enum Action {
         reason: String,
         retry: bool,
     },
-    /// → `QueueChanged`
+    /// → `QueueChanged`, `TaskCreated`
     CreateTask(NewTask),
     /// Read all task lists again, from the manager's checkout and from the branch. → `QueueChanged`
     ReadTaskLists,
@@ -110,6 +112,8 @@ pub enum Action {
         agent: AgentId,
         incarnation: Incarnation,
         head: Option<CommitId>,
+        /// Claims whose commits are looked for in it.
+        claims: Vec<WorkAsked>,
         after: Duration,
     },
     /// → `MergeFinished`
@@ -117,6 +121,8 @@ pub enum Action {
         agent: AgentId,
         commit: CommitId,
         message: String,
+        /// They are ticked with it.
+        tasks: Vec<TaskId>,
     },
     /// → `PushFinished`
     Push { after: Duration },
@@ -124,6 +130,16 @@ pub enum Action {
     FetchRemote,
     /// The fleet has ended this way; the daemon may go.
     Finish { ending: Ending },
+}
+
+/// Where the work on a claimed task lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkAsked {
+    pub task: TaskId,
+    pub fence: u64,
+    pub spans: Vec<Span>,
+    /// Globs of the paths it may change; empty: any.
+    pub scope: Vec<String>,
 }
 
 /// What a claim is for.

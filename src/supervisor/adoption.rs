@@ -234,20 +234,18 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get(id) else {
             return;
         };
-        let mut actions: Vec<Action> = agent
-            .finishing
-            .iter()
-            .map(|f| finish_action(id, f))
-            .collect();
-        if agent.importing {
-            let (agent, incarnation, head) = (id.clone(), agent.incarnation, agent.head.clone());
-            actions.push(Action::Import {
-                agent,
-                incarnation,
-                head,
-                after: Duration::ZERO,
-            });
+        let import = agent.importing.then(|| Action::Import {
+            agent: id.clone(),
+            incarnation: agent.incarnation,
+            head: agent.head.clone(),
+            claims: agent.work_asked(),
+            after: Duration::ZERO,
+        });
+        for finishing in agent.finishing.clone() {
+            self.tell_manager(id, &finishing);
+            self.act(finish_action(id, &finishing));
         }
-        self.actions.extend(actions);
+        self.create_repair(id);
+        self.actions.extend(import);
     }
 }

@@ -9,7 +9,7 @@ use super::pool::LIMIT_DIALOG;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AgentState, FinishAs, Finishing, Held, Phase};
 use super::texts;
-use crate::model::{AgentId, Incarnation, Screen, Task, TaskId, Timestamp};
+use crate::model::{AgentId, Incarnation, Screen, Task, TaskId, TaskSource, Timestamp};
 
 /// A paste into a loaded machine may take its time; the receipt deadline starts after it.
 pub(super) const PASTE_DEADLINE: Duration = Duration::from_secs(90);
@@ -41,12 +41,18 @@ impl Supervisor {
             fence: held.fence,
             text: text.clone(),
             outcome: FinishAs::Failed,
+            receipt: None,
+            tell_manager: None,
         };
+        let repair = matches!(held.source, TaskSource::Repair { .. });
         let notice = format!("{} ({}) {text}", held.task, held.title);
         agent.held = None;
         let action = finish_action(id, &finishing);
         agent.finishing.push(finishing);
         self.act(action);
+        if repair {
+            self.repair_is_over(id);
+        }
         let hint = "other work goes on; change the words of its line to try again";
         self.notice(now, Some(id), &notice, Some(hint.into()));
         true
@@ -77,6 +83,7 @@ impl Supervisor {
         let taken = |task: &TaskId| {
             self.fleet.agents.values().any(|agent| {
                 agent.held.as_ref().is_some_and(|held| held.task == *task)
+                    || agent.claims.iter().any(|claim| claim.task == *task)
                     || agent.finishing.iter().any(|f| f.task == *task)
                     || matches!(&agent.phase, Phase::Claiming { task: t, .. } if t == task)
             })
@@ -112,6 +119,7 @@ impl Supervisor {
 
     pub(super) fn on_claimed(&mut self, now: Timestamp, id: &AgentId, task: Task) {
         let context = self.text_context(id);
+        let needless = self.is_needless(id, &task);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -133,6 +141,8 @@ impl Supervisor {
                     fence,
                     text: "the agent went away while claiming".into(),
                     outcome: FinishAs::Retry,
+                    receipt: None,
+                    tell_manager: None,
                 };
                 let action = finish_action(id, &back);
                 agent.finishing.push(back);
@@ -140,9 +150,15 @@ impl Supervisor {
                 return;
             }
         };
+        if needless {
+            self.pass_over(now, id, &task, purpose);
+            return;
+        }
         agent.held = Some(Held {
             title: texts::title(&task),
             text: texts::task(&task, &context),
+            scope: task.scope,
+            after: Vec::new(),
             fence,
             source: task.source,
             since: now,
@@ -201,6 +217,7 @@ impl Supervisor {
             return self.await_credential(now, id, text);
         }
         let Some(held) = &mut agent.held else { return };
+        held.begins(agent.head.as_ref(), bring_up_to.as_ref());
         if held.delivered {
             held.text = texts::again(&held.text);
         }
@@ -383,6 +400,10 @@ impl Supervisor {
 fn knows_claim(agent: &AgentState, task: &TaskId, fence: u64) -> bool {
     let held = agent.held.as_ref();
     held.is_some_and(|held| held.task == *task && held.fence == fence)
+        || agent
+            .claims
+            .iter()
+            .any(|claim| claim.task == *task && claim.fence == fence)
         || agent
             .finishing
             .iter()

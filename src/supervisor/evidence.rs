@@ -365,6 +365,7 @@ pub(super) fn cause_of(event: &Event) -> Cause {
         Event::PasteFailed { reason, .. } => (None, format!("pasting failed: {reason}")),
         Event::Claimed { task, .. } => (None, format!("the queue gave it {}", task.id)),
         Event::ClaimLost { task, .. } => (None, format!("the queue did not give it {task}")),
+        Event::TaskCreated { task, .. } => (None, format!("the queue has {task}")),
         Event::TaskFinished { task, .. } => (None, format!("the queue took the end of {task}")),
         Event::QueueChanged(_) => (None, "the queue changed".into()),
         Event::Imported { .. } => (None, "its commits were taken".into()),

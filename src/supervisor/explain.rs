@@ -34,6 +34,7 @@ impl Supervisor {
             session: view.session,
             credential: view.credential,
             task: view.task,
+            unproven: view.unproven,
             until: until(&agent.phase),
             still_since: agent
                 .evidence

@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::Supervisor;
 use super::action::{Action, ClaimFor};
 use super::input::HookInput;
-use super::lifecycle::finish_action;
-use super::state::{FinishAs, Finishing, Phase, QUIET};
+use super::state::{Phase, QUIET};
 use crate::model::{
     AgentId, CallbackId, CommitId, Ending, HookAnswer, HookFact, HookReport, Incarnation,
     SessionId, TaskSource, Timestamp,
@@ -239,7 +238,7 @@ impl Supervisor {
         self.next_or_let_go(now, id, callback);
     }
 
-    /// Its turn ended, so what it was given is done. False if it was given nothing.
+    /// Its turn ended, so it says that what it was given is done. False if it was given nothing.
     fn finish_delivered(&mut self, now: Timestamp, id: &AgentId, text: String) -> bool {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return false;
@@ -247,17 +246,10 @@ impl Supervisor {
         let Some(held) = agent.held.take_if(|held| held.delivered) else {
             return false;
         };
-        agent.tasks_done += 1;
-        let finishing = Finishing {
-            task: held.task,
-            fence: held.fence,
-            text,
-            outcome: FinishAs::Done,
-        };
-        let complete = finish_action(id, &finishing);
-        agent.finishing.push(finishing);
-        self.act(complete);
-        self.work_ended(now, id, &held.title, &held.source);
+        let source = held.source.clone();
+        let title = self.title_of_work(id, &held);
+        self.turn_ended_on(now, id, held, text);
+        self.work_ended(now, id, &title, &source);
         true
     }
 
@@ -306,6 +298,11 @@ impl Supervisor {
 
     pub(super) fn hand_over(&mut self, id: &AgentId, callback: CallbackId, text: String) {
         let bring_up_to = self.news_for(id);
+        if let Some(agent) = self.fleet.agents.get_mut(id)
+            && let Some(held) = &mut agent.held
+        {
+            held.begins(agent.head.as_ref(), bring_up_to.as_ref());
+        }
         self.act(Action::Answer {
             callback,
             answer: HookAnswer::Continue { text, bring_up_to },
@@ -361,7 +358,8 @@ impl Supervisor {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
-        if title.is_none() && agent.head.is_some() && agent.head == agent.imported {
+        let known = agent.head.is_some() && agent.head == agent.imported;
+        if title.is_none() && known && !agent.has_unseen_work() {
             return;
         }
         if agent.importing {
@@ -376,6 +374,7 @@ impl Supervisor {
         agent.importing = true;
         agent.import_at = None;
         let (incarnation, head) = (agent.incarnation, agent.head.clone());
+        let claims = agent.work_asked();
         let goes_on = self.fleet.ending().is_none() && self.next_task(id).is_some();
         let after = if goes_on {
             IMPORT_LATER
@@ -386,6 +385,7 @@ impl Supervisor {
             agent: id.clone(),
             incarnation,
             head,
+            claims,
             after,
         });
     }

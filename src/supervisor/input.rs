@@ -6,7 +6,7 @@ use super::evidence::Examination;
 use crate::model::view::TaskCounts;
 use crate::model::{
     AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, Screen,
-    SessionNote, Task, TaskId, Timestamp, Windows,
+    SessionNote, Task, TaskId, Timestamp, Windows, Work,
 };
 
 /// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
@@ -121,6 +121,12 @@ pub enum Event {
         task: TaskId,
         reason: String,
     },
+    /// The queue has a task that was asked for, new or from before; `open`: it is not finished.
+    TaskCreated {
+        owner: AgentId,
+        task: TaskId,
+        open: bool,
+    },
     /// The queue has taken a completion, a failure or a release.
     TaskFinished {
         agent: AgentId,
@@ -216,14 +222,26 @@ pub struct QueueView {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportOutcome {
-    /// The store has `head`. `dirty`: tracked or untracked paths that are not committed, bounded.
+    /// The store has `head`. `dirty`: tracked or untracked paths that are not committed, bounded;
+    /// ignored ones are not among them.
     Taken {
         head: CommitId,
         dirty: Vec<String>,
+        work: Vec<WorkFound>,
     },
     Failed {
         reason: String,
     },
+}
+
+/// The work on one of the claims an import was asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkFound {
+    pub task: TaskId,
+    pub fence: u64,
+    /// Of how many spans.
+    pub spans: usize,
+    pub work: Work,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -439,6 +439,7 @@ pub(super) fn finish_action(id: &AgentId, finishing: &Finishing) -> Action {
             task,
             fence,
             result: text,
+            receipt: finishing.receipt.clone(),
         },
         FinishAs::Retry => Action::Release {
             agent,

@@ -31,6 +31,7 @@ mod explain;
 mod hooks;
 mod input;
 mod lifecycle;
+mod phase;
 mod planning;
 mod policy;
 mod pool;
@@ -43,15 +44,16 @@ mod train;
 mod typed;
 mod view;
 
-pub use action::{Action, ClaimFor, NewTask};
+pub use action::{Action, ClaimFor, NewTask, WorkAsked};
 pub use canary::{Signals, Trust};
 pub use evidence::{Evidence, Examination, SessionSeen, TranscriptSeen, VitalsSeen};
 pub use input::{
     Again, Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
-    RemoteOutcome, SeenContainer,
+    RemoteOutcome, SeenContainer, WorkFound,
 };
-pub use policy::Policy;
+pub use policy::{Policy, Proof};
 pub use pool::{Lease, Lending, Pool, Standing};
+pub use proof::{Claimed, Repair};
 pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
 
@@ -232,6 +234,7 @@ impl Supervisor {
             } => {
                 self.on_claim_lost(now, &agent, &task, &reason);
             }
+            Event::TaskCreated { owner, task, open } => self.on_task_created(&owner, &task, open),
             Event::TaskFinished { agent, task } => self.on_task_finished(&agent, &task),
             Event::Imported { agent, outcome } => self.on_imported(now, &agent, outcome),
             Event::MergeFinished {
@@ -295,6 +298,7 @@ impl Supervisor {
             self.end_if_done(now);
             return;
         }
+        self.look_after_repairs();
         self.continue_merging(now);
         self.plan_if_needed(now);
         self.dispatch(now);

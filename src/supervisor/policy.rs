@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use crate::model::{AgentId, ProjectId};
 
+/// What makes a worker's task done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Commits in the branch, or its word that none was needed; a clean tree; its scope.
+    Commit,
+    /// The end of its turn: for fleets whose tasks change no files.
+    None,
+}
+
 /// Fixed for one run of the daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -15,6 +24,10 @@ pub struct Policy {
     pub fetch_interval: Duration,
     /// Claims of one task before it counts as failed.
     pub task_attempts: u32,
+    /// What makes a worker's task done.
+    pub proof: Proof,
+    /// How often a claim without proof goes back to the agent that made it.
+    pub send_back: u32,
     /// Planning rounds in a row that brought nothing before the manager rests.
     pub empty_rounds: u32,
     pub planning_cool_down: Duration,
@@ -80,6 +93,8 @@ impl Default for Policy {
             push: true,
             fetch_interval: Duration::from_secs(30),
             task_attempts: 3,
+            proof: Proof::Commit,
+            send_back: 2,
             empty_rounds: 2,
             planning_cool_down: Duration::from_secs(60),
             restart_burst: 5,

@@ -109,6 +109,7 @@ impl Supervisor {
                         &commit,
                         "commits pushed to the remote",
                         &files,
+                        Vec::new(),
                     );
                 }
             }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::ClaimFor;
 use super::canary::Signals;
 use super::evidence::Evidence;
+pub use super::phase::{AfterStop, Phase, Waits};
 use super::pool::{Lease, Pool};
+use super::proof::{Claimed, Repair};
 use super::texts;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
-    AgentId, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId, TaskSource,
-    Timestamp,
+    AgentId, CommitId, CredentialId, Ending, Incarnation, Receipt, Role, SessionId, TaskId,
+    TaskSource, Timestamp,
 };
 
 /// A working agent that says nothing for so long is looked at: a person may have interrupted it,
@@ -83,6 +84,17 @@ pub struct AgentState {
     /// Completions and releases the queue has not confirmed yet.
     #[serde(default)]
     pub finishing: Vec<Finishing>,
+    /// Tasks it says are done, until that is proven.
+    #[serde(default)]
+    pub claims: Vec<Claimed>,
+    /// What it is asked to mend of them now, and how often it was asked so far.
+    #[serde(default)]
+    pub repair: Option<Repair>,
+    #[serde(default)]
+    pub repairs: u32,
+    /// A conflict went back to it, and nothing of it was merged since.
+    #[serde(default)]
+    pub mends_conflict: bool,
     pub turns: u64,
     pub tasks_done: u32,
     pub restarts: u32,
@@ -93,6 +105,9 @@ pub struct AgentState {
     /// The newest commit of this agent that the store has.
     #[serde(default)]
     pub imported: Option<CommitId>,
+    /// The newest commit of it that was handed to the train.
+    #[serde(default)]
+    pub offered: Option<CommitId>,
     /// The newest tip of the branch that holds work which is not its own: what its checkout is
     /// brought up to between two turns. Tips after it differ by this agent's own merges only.
     #[serde(default)]
@@ -147,6 +162,12 @@ pub struct Held {
     pub fence: u64,
     pub title: String,
     pub source: TaskSource,
+    /// Paths it may change; empty: any.
+    #[serde(default)]
+    pub scope: Vec<String>,
+    /// Where its branch was when it was told first; its work on the task comes after.
+    #[serde(default)]
+    pub after: Vec<CommitId>,
     /// What the agent is told.
     pub text: String,
     pub since: Timestamp,
@@ -165,6 +186,14 @@ pub struct Held {
 }
 
 impl Held {
+    /// It is told now, by an agent whose branch is at `head` and is brought up first.
+    pub(super) fn begins(&mut self, head: Option<&CommitId>, bring_up_to: Option<&CommitId>) {
+        if self.after.is_empty() && !self.interrupted {
+            self.after
+                .extend(head.into_iter().chain(bring_up_to).cloned());
+        }
+    }
+
     /// What is pasted next, and awaited.
     pub(super) fn words(&self) -> &str {
         self.cut_off.as_deref().unwrap_or(&self.text)
@@ -185,6 +214,11 @@ pub struct Finishing {
     pub fence: u64,
     pub text: String,
     pub outcome: FinishAs,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
+    /// Of a failure: what the manager is told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tell_manager: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,164 +227,6 @@ pub enum FinishAs {
     Done,
     Retry,
     Failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum Phase {
-    /// Never launched, or ended on purpose.
-    Absent,
-    Launching,
-    /// The container runs; the SessionStart hook and the first screen are awaited.
-    Starting {
-        until: Timestamp,
-        greeted: bool,
-        looks: u32,
-        /// The screen is looked at then.
-        #[serde(default)]
-        look_at: Timestamp,
-    },
-    /// At the prompt, nothing to do.
-    Idle,
-    /// A claim is on its way to the queue.
-    Claiming {
-        task: TaskId,
-        purpose: ClaimFor,
-    },
-    /// Pasted or about to be; the receipt is awaited until then.
-    Delivering {
-        until: Timestamp,
-        attempt: u32,
-        /// A look at the screen was asked for: only then may a free prompt lead to another paste.
-        #[serde(default)]
-        looking: bool,
-    },
-    Working,
-    /// A turn failed, or could only fail; goes on by itself at `until`, or as soon as what it waits
-    /// for is there.
-    Limited {
-        until: Timestamp,
-        #[serde(default)]
-        waits: Waits,
-    },
-    /// Something only a person can solve, looked at again at `until`.
-    Waiting {
-        until: Timestamp,
-    },
-    Stopping {
-        then: AfterStop,
-    },
-    Backoff {
-        until: Timestamp,
-        /// Its launch failed without proof that no container runs: the same life is tried again.
-        #[serde(default)]
-        same_life: bool,
-    },
-    /// Given up; a person restarts it.
-    Failed,
-}
-
-/// What a limited agent waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Waits {
-    /// The time alone: the provider is busy, whatever the credential.
-    #[default]
-    ForTime,
-    /// A credential it can work with.
-    ForCredential,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AfterStop {
-    Launch,
-    /// As a crash would: counted, with backoff.
-    Crash,
-    Stay,
-}
-
-impl Phase {
-    /// When this phase needs a look again, and why.
-    pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
-        match self {
-            Self::Starting { until, look_at, .. } if look_at < until => Some((*look_at, "looks")),
-            Self::Starting { until, .. } => Some((*until, "start deadline")),
-            Self::Delivering { until, .. } => Some((*until, "receipt deadline")),
-            Self::Limited { until, .. } => Some((*until, "goes on")),
-            Self::Waiting { until } => Some((*until, "looks again")),
-            Self::Backoff { until, .. } => Some((*until, "restart")),
-            Self::Absent
-            | Self::Launching
-            | Self::Idle
-            | Self::Claiming { .. }
-            | Self::Working
-            | Self::Stopping { .. }
-            | Self::Failed => None,
-        }
-    }
-
-    /// The public word for it.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Absent => "stopped",
-            Self::Launching => "preparing",
-            Self::Starting { .. } => "starting",
-            Self::Idle => "idle",
-            Self::Claiming { .. } | Self::Delivering { .. } => "delivering",
-            Self::Working => "working",
-            Self::Limited { .. } => "limited",
-            Self::Waiting { .. } => "waiting",
-            Self::Stopping { .. } => "stopping",
-            Self::Backoff { .. } => "backoff",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// It is on its way to its prompt, where it can be told what it holds.
-    pub fn comes_back(&self) -> bool {
-        matches!(
-            self,
-            Self::Launching
-                | Self::Starting { .. }
-                | Self::Backoff { .. }
-                | Self::Stopping {
-                    then: AfterStop::Launch | AfterStop::Crash
-                }
-        )
-    }
-
-    /// Its process has ended or is being ended; what still arrives are its last words.
-    pub fn is_over(&self) -> bool {
-        matches!(
-            self,
-            Self::Absent | Self::Stopping { .. } | Self::Backoff { .. } | Self::Failed
-        )
-    }
-
-    /// It has, or is about to have, a session that a credential can be lent to.
-    pub(super) fn has_session(&self) -> bool {
-        self.wants_container() && !matches!(self, Self::Stopping { .. })
-    }
-
-    /// It is limited until a credential is there.
-    pub(super) fn wants_credential(&self) -> bool {
-        matches!(
-            self,
-            Self::Limited {
-                waits: Waits::ForCredential,
-                ..
-            }
-        )
-    }
-
-    /// A container of the current incarnation should be running.
-    pub fn wants_container(&self) -> bool {
-        !matches!(
-            self,
-            Self::Absent | Self::Launching | Self::Backoff { .. } | Self::Failed
-        )
-    }
 }
 
 /// The plain merge queue of the target branch: first come, first merged, one at a time.
@@ -398,6 +274,9 @@ pub struct Conflict {
     pub paths: Vec<String>,
     /// A newer commit of the same agent that waits for the resolution.
     pub later: Option<CommitId>,
+    /// What the agent claims done with them.
+    #[serde(default)]
+    pub tasks: Vec<TaskId>,
     /// The task has been seen in the queue: when it is in nobody's hand any more, it is over.
     #[serde(default)]
     pub seen: bool,
@@ -492,10 +371,11 @@ impl Fleet {
     pub fn check(&self) -> Result<(), String> {
         let mut holders: BTreeMap<&TaskId, &AgentId> = BTreeMap::new();
         for agent in self.agents.values() {
-            if let Some(held) = &agent.held
-                && let Some(other) = holders.insert(&held.task, &agent.id)
-            {
-                return Err(format!("{other} and {} both hold {}", agent.id, held.task));
+            let held = agent.held.iter().map(|held| &held.task);
+            for task in held.chain(agent.claims.iter().map(|claim| &claim.task)) {
+                if let Some(other) = holders.insert(task, &agent.id) {
+                    return Err(format!("{other} and {} both hold {task}", agent.id));
+                }
             }
             if agent.phase.wants_container() && agent.incarnation == Incarnation(0) {
                 return Err(format!("{} runs without an incarnation", agent.id));
@@ -535,12 +415,17 @@ impl AgentState {
             container: None,
             held: None,
             finishing: Vec::new(),
+            claims: Vec::new(),
+            repair: None,
+            repairs: 0,
+            mends_conflict: false,
             turns: 0,
             tasks_done: 0,
             restarts: 0,
             crashes: Vec::new(),
             head: None,
             imported: None,
+            offered: None,
             news: None,
             importing: false,
             import_next: None,

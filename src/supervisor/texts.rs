@@ -4,12 +4,16 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Supervisor;
+use super::policy::Proof;
+use super::proof::{Claimed, NO_CHANGE};
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, CommitId, Fault, Task, TaskSource};
+use crate::model::{AgentId, CommitId, Fault, Missing, Task, TaskSource};
 
 /// Conflict text per merge task; more helps nobody.
 const CONFLICT_TEXT: usize = 6000;
 const TITLE: usize = 72;
+/// Of an agent's last words, in characters, where the manager is told of them.
+const SAID: usize = 2000;
 
 /// What the texts need to know about the fleet.
 #[derive(Clone, Debug)]
@@ -17,6 +21,7 @@ pub struct TextContext {
     pub agent: AgentId,
     pub workers: u32,
     pub branch: String,
+    pub proof: Proof,
 }
 
 /// A length of time as people say it: `45 s`, `10 min`, `3 h`.
@@ -34,6 +39,7 @@ impl Supervisor {
             agent: id.clone(),
             workers: self.policy.workers,
             branch: self.policy.branch.clone(),
+            proof: self.policy.proof,
         }
     }
 }
@@ -61,13 +67,21 @@ pub(super) fn title(task: &Task) -> String {
 
 pub(super) fn task(task: &Task, context: &TextContext) -> String {
     match &task.source {
-        TaskSource::Plan { .. } | TaskSource::MergeConflict { .. } => task.description.clone(),
+        TaskSource::Plan { .. }
+        | TaskSource::MergeConflict { .. }
+        | TaskSource::Repair { .. }
+        | TaskSource::Unproven { .. } => task.description.clone(),
         TaskSource::TaskList { .. } | TaskSource::Direct => work(task, context),
     }
 }
 
 fn work(task: &Task, context: &TextContext) -> String {
-    let TextContext { agent, workers, .. } = context;
+    let TextContext {
+        agent,
+        workers,
+        branch,
+        proof,
+    } = context;
     let mut text = format!("Task {}:\n\n{}\n", task.id, task.description.trim());
     if !task.context.files.is_empty() {
         let _ = write!(
@@ -79,6 +93,10 @@ fn work(task: &Task, context: &TextContext) -> String {
     if let Some(hints) = &task.context.hints {
         let _ = write!(text, "\nHints: {hints}\n");
     }
+    if !task.scope.is_empty() {
+        let scope = task.scope.join(", ");
+        let _ = write!(text, "\nChange only files that match: {scope}\n");
+    }
     let _ = write!(
         text,
         "\nYou are {agent}, one of {workers} workers, on your own branch `{agent}` in /workspace. \
@@ -86,6 +104,14 @@ fn work(task: &Task, context: &TextContext) -> String {
          git; do not push and do not switch branches: the supervisor takes your commits, merges \
          them and ticks the item in your task list. Then end your turn with a short summary."
     );
+    if *proof == Proof::Commit {
+        let _ = write!(
+            text,
+            " The task counts as done when your commits are in `{branch}` and `git status` shows \
+             nothing that is not committed. If nothing has to be changed for it, end your last \
+             message with a line `{NO_CHANGE} REASON`."
+        );
+    }
     text
 }
 
@@ -183,6 +209,13 @@ pub(super) fn merge_conflict(
          both sides survives, run the project's tests, and commit the merge. Do not push: the \
          supervisor takes your commit. Then end your turn with a short summary.\n"
     );
+    text.push_str(&hunks(files));
+    text
+}
+
+/// The conflicting lines of each file, bounded.
+pub(super) fn hunks(files: &[(String, String)]) -> String {
+    let mut text = String::new();
     let mut left = CONFLICT_TEXT;
     for (path, hunks) in files {
         let shown: String = hunks.chars().take(left).collect();
@@ -193,6 +226,90 @@ pub(super) fn merge_conflict(
         let _ = write!(text, "\n{path}:\n{}\n", shown.trim_end());
     }
     text
+}
+
+/// What an agent is to mend of what it said was done. `head` is the branch, `more` what is needed
+/// beside.
+pub(super) fn repair(
+    context: &TextContext,
+    claims: &[&Claimed],
+    head: Option<&CommitId>,
+    more: &str,
+) -> String {
+    let mut text = "You said that this is done, and something is still missing:\n".to_owned();
+    for claim in claims {
+        let _ = write!(text, "\nTask {} ({}):\n", claim.task, claim.title);
+        for lack in &claim.missing {
+            let _ = writeln!(text, "- {}", what_to_mend(context, claim, lack, head));
+        }
+    }
+    if !more.is_empty() {
+        let _ = write!(text, "{more}");
+    }
+    text.push_str(
+        "\nMend exactly this and change nothing else. Do not push and do not switch branches. Then \
+         end your turn with a short summary.",
+    );
+    text
+}
+
+fn what_to_mend(
+    context: &TextContext,
+    claim: &Claimed,
+    lack: &Missing,
+    head: Option<&CommitId>,
+) -> String {
+    let branch = &context.branch;
+    match lack {
+        Missing::Commit => format!(
+            "There is no new commit of yours for it. Do it and commit your work with git. If nothing \
+             has to be changed for it, end your last message with a line `{NO_CHANGE} REASON`."
+        ),
+        Missing::CleanTree { paths } => commit_what_is_left(&paths.join(", ")),
+        Missing::Scope { paths } => format!(
+            "It may change only files that match {}, and you changed {}. Take these changes back \
+             (`git checkout {} -- PATH`, or remove what is new) and commit that.",
+            claim.scope.join(", "),
+            paths.join(", "),
+            head.map_or(branch.as_str(), CommitId::as_str)
+        ),
+        Missing::Merge { paths } => format!(
+            "Your work does not merge cleanly into branch `{branch}`. In conflict: {}. Make sure \
+             `git status` is clean, run `git merge {}`, resolve every conflict so that the intent of \
+             both sides survives, run the project's tests, and commit the merge.",
+            paths.join(", "),
+            head.map_or(branch.as_str(), CommitId::as_str)
+        ),
+        Missing::Gate { gates } => {
+            let mut text = format!("On branch `{branch}` with your work in it, this did not pass:");
+            for gate in gates {
+                let _ = write!(
+                    text,
+                    "\n  gate `{}`; its output ends:\n{}",
+                    gate.name, gate.tail
+                );
+            }
+            text.push_str("\n  Find out why, mend it, run it yourself, and commit.");
+            text
+        }
+    }
+}
+
+/// For the manager, of a claim that was given up.
+pub(super) fn unproven(context: &TextContext, claim: &Claimed, cause: &str) -> String {
+    let agent = &context.agent;
+    format!(
+        "Decide what becomes of a task that has failed. {agent} said that this task was done, and it \
+         was not, although it was asked to mend that {} time(s): {cause}.\n\n\
+         Task {} ({}). Its last words on it:\n\n{}\n\n\
+         If it should be done, add a line `- [ ] what to do` to a WORKER_N_TASK_LIST.md, clearer, \
+         smaller, or for another worker, and commit the list. If not, change nothing. Do not do the \
+         task yourself. Then end your turn with a short summary.",
+        claim.sent_back.len(),
+        claim.task,
+        claim.title,
+        claim.said.chars().take(SAID).collect::<String>()
+    )
 }
 
 #[cfg(test)]

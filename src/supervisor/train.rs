@@ -9,7 +9,7 @@ use super::Supervisor;
 use super::action::Action;
 use super::input::MergeOutcome;
 use super::state::Candidate;
-use crate::model::{AgentId, CommitId, Role, Timestamp};
+use crate::model::{AgentId, CommitId, Role, TaskId, Timestamp};
 
 /// What became of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ impl Supervisor {
         let merging = &mut self.fleet.merging;
         if let Some(conflict) = merging.conflicts.get_mut(&candidate.agent) {
             conflict.later = Some(candidate.commit);
+            unite(&mut conflict.tasks, candidate.tasks);
             return;
         }
         match merging
@@ -39,7 +40,13 @@ impl Supervisor {
         {
             Some(waiting) => {
                 let since = waiting.since;
-                *waiting = Candidate { since, ..candidate };
+                let mut tasks = std::mem::take(&mut waiting.tasks);
+                unite(&mut tasks, candidate.tasks);
+                *waiting = Candidate {
+                    since,
+                    tasks,
+                    ..candidate
+                };
             }
             None => merging.waiting.push(candidate),
         }
@@ -64,6 +71,7 @@ impl Supervisor {
                 agent: next.agent,
                 commit: next.commit,
                 message,
+                tasks: next.tasks,
             });
         }
     }
@@ -151,6 +159,14 @@ impl Supervisor {
             && merging.waiting.is_empty()
             && merging.conflicts.is_empty()
             && self.fleet.agents.values().all(|agent| !agent.importing)
+    }
+}
+
+fn unite(tasks: &mut Vec<TaskId>, more: Vec<TaskId>) {
+    for task in more {
+        if !tasks.contains(&task) {
+            tasks.push(task);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! the driver.
 
 use super::Supervisor;
+use super::proof::Claimed;
 use super::state::AgentState;
 use crate::model::view::{AgentView, FleetView, PlanningView, SignalsView, TaskView, UsageView};
 use crate::model::{Ending, Timestamp};
@@ -77,6 +78,7 @@ impl Supervisor {
             credential: agent.credential.clone(),
             model: None,
             task,
+            unproven: agent.claims.iter().map(Claimed::view).collect(),
             queued: self.queue.waiting.get(&agent.id).copied().unwrap_or(0),
             tasks_done: agent.tasks_done,
             branch: agent.id.to_string(),

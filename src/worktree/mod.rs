@@ -32,6 +32,7 @@ mod read;
 mod remote;
 pub mod sandbox;
 mod store;
+mod work;
 
 pub use beneath::{open_beneath, read_beneath, rename_beneath};
 pub use bundle::BundleSource;

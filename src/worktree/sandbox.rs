@@ -128,6 +128,8 @@ pub struct TreeState {
     pub dirty_count: usize,
     /// Untracked files; a wholly untracked directory counts once. Ignored ones do not count.
     pub untracked: usize,
+    /// The first 100 of them.
+    pub untracked_paths: Vec<String>,
     /// `rebase`, `merge`, `cherry-pick`, `revert` or `bisect` in progress.
     pub operation: Option<String>,
 }
@@ -136,6 +138,13 @@ impl TreeState {
     /// Whether everything in the tree is committed.
     pub fn is_clean(&self) -> bool {
         self.dirty_count == 0 && self.untracked == 0 && self.operation.is_none()
+    }
+
+    /// Everything in the tree that is not committed, bounded; also an operation that is not over.
+    pub fn left(self) -> Vec<String> {
+        let operation = self.operation.map(|name| format!("(a {name} in progress)"));
+        let files = self.dirty.into_iter().chain(self.untracked_paths);
+        operation.into_iter().chain(files).collect()
     }
 }
 
@@ -184,7 +193,12 @@ fn take_entry<'a>(
             // The path it was renamed from is an entry of its own.
             rest.next()?;
         }
-        b'?' => state.untracked += 1,
+        b'?' => {
+            state.untracked += 1;
+            if state.untracked_paths.len() < MAX_DIRTY {
+                state.untracked_paths.push(bounded(path_after(1)?));
+            }
+        }
         b'!' => {}
         _ => return None,
     }

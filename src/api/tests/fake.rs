@@ -227,6 +227,7 @@ pub(crate) fn why() -> Explanation {
         session: Some("c233d0f7-0c80-4271-a49e-f13d31ec9b4c".into()),
         credential: worker.credential,
         task: worker.task,
+        unproven: Vec::new(),
         until: None,
         still_since: Some(ago(30)),
         signals: Signal::ALL
@@ -292,6 +293,7 @@ fn agent(id: AgentId, state: &str, reason: &str, seconds: i64) -> AgentView {
         credential: Some("login".into()),
         model: None,
         task: None,
+        unproven: Vec::new(),
         queued: 0,
         tasks_done: 0,
         head: None,

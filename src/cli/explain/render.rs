@@ -55,6 +55,16 @@ fn head(text: &mut String, why: &Explanation, look: &Look) {
         );
         line(text, "task", &what);
     }
+    for claim in &why.unproven {
+        let what = format!(
+            "{} ({}), said to be done {} ago: {}",
+            claim.id,
+            safe(&claim.title),
+            age(look.now.since(claim.since)),
+            safe(&claim.waits_for)
+        );
+        line(text, "not proven", &what);
+    }
     line(text, "runs", &safe(&life));
     if let Some(session) = &why.session {
         line(text, "session", &safe(session.as_str()));

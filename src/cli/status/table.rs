@@ -40,7 +40,7 @@ fn row(view: &FleetView, agent: &AgentView, look: Look) -> Vec<Cell> {
     let usage = &agent.usage;
     let word = until(view, &agent.state, agent.until);
     let state = format!("{word}: {}", cut(&safe(&agent.reason), MAX_TEXT));
-    let task = agent.task.as_ref().map_or_else(String::new, |task| {
+    let mut task = agent.task.as_ref().map_or_else(String::new, |task| {
         let again = if task.attempts > 1 {
             format!(" (attempt {})", task.attempts)
         } else {
@@ -48,6 +48,13 @@ fn row(view: &FleetView, agent: &AgentView, look: Look) -> Vec<Cell> {
         };
         format!("{}{again}", cut(&safe(&task.title), MAX_TEXT))
     });
+    if !agent.unproven.is_empty() {
+        let more = format!("{} not proven yet", agent.unproven.len());
+        task = match task.as_str() {
+            "" => more,
+            task => format!("{task}; {more}"),
+        };
+    }
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     vec![
         Cell::new(&agent.id).add_attribute(Attribute::Bold),

@@ -31,7 +31,7 @@ async fn finish(queue: &Queue, text: &str, now: Timestamp) {
         .await
         .unwrap();
     queue
-        .complete(&id(text), fence(&task), "done", now)
+        .complete(&id(text), fence(&task), "done", None, now)
         .await
         .unwrap();
 }
@@ -316,7 +316,7 @@ async fn work(queue: &Queue, lines: &mut [(u8, bool)], now: Timestamp) {
         .await
         .unwrap();
     queue
-        .complete(&task.id, fence(&claim), "ok", now)
+        .complete(&task.id, fence(&claim), "ok", None, now)
         .await
         .unwrap();
     let (_, key) = item_key(&task).unwrap();

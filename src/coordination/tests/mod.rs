@@ -26,6 +26,7 @@ fn new_task(id: &str) -> NewTask {
         dependencies: Vec::new(),
         labels: Vec::new(),
         context: TaskContext::default(),
+        scope: Vec::new(),
         source: TaskSource::Direct,
     }
 }

@@ -29,13 +29,13 @@ async fn a_task_lives_from_creation_to_done() {
     queue.renew(&"a".into(), 1, at(30), LEASE).await.unwrap();
     assert_eq!(queue.next_expiry(), Some(at(90)));
     let done = queue
-        .complete(&"a".into(), fence(&task), "ok", at(31))
+        .complete(&"a".into(), fence(&task), "ok", None, at(31))
         .await
         .unwrap();
     assert_eq!(done.result.as_deref(), Some("ok"));
     let records = store.read(0, 100).await.unwrap().len();
     queue
-        .complete(&"a".into(), fence(&task), "ok", at(32))
+        .complete(&"a".into(), fence(&task), "ok", None, at(32))
         .await
         .unwrap();
     assert_eq!(
@@ -62,7 +62,10 @@ async fn dependencies_gate_and_their_end_opens() {
         "TASK_BLOCKED"
     );
     claim(&queue, "a", at(1)).await.unwrap();
-    queue.complete(&"a".into(), 1, "ok", at(2)).await.unwrap();
+    queue
+        .complete(&"a".into(), 1, "ok", None, at(2))
+        .await
+        .unwrap();
     assert_eq!(ids(&queue.candidates(&worker())), ["b"]);
     claim(&queue, "b", at(3)).await.unwrap();
     let stranger = queue
@@ -151,7 +154,7 @@ async fn another_process_sees_changes_and_reclaims_an_expired_lease() {
     queue.check(&"a".into(), fence(&second)).await.unwrap();
     // The old holder's view may still show its own claim; the store refuses it all the same.
     let late = queue
-        .complete(&"a".into(), fence(&first), "late", at(62))
+        .complete(&"a".into(), fence(&first), "late", None, at(62))
         .await;
     assert_eq!(late.unwrap_err().code(), "TASK_FENCED");
     assert_eq!(queue.get(&"a".into()).unwrap().claim, second.claim);
@@ -180,7 +183,7 @@ async fn failing_releasing_and_cancelling() {
     assert_eq!((b.status, b.attempts), (TaskStatus::Available, 1));
     let c = queue.cancel(&id("c"), "not needed", at(2)).await.unwrap();
     assert_eq!(c.status, TaskStatus::Cancelled);
-    let late = queue.complete(&id("c"), 1, "x", at(3)).await;
+    let late = queue.complete(&id("c"), 1, "x", None, at(3)).await;
     assert_eq!(late.unwrap_err().code(), "TASK_FENCED");
 }
 
@@ -229,14 +232,17 @@ async fn conflicts_are_retried_and_errors_told() {
     claim(&queue, "a", at(1)).await.unwrap();
     store.fail_append(Fault::Error(ErrorKind::Transient));
     let error = queue
-        .complete(&"a".into(), 1, "x", at(2))
+        .complete(&"a".into(), 1, "x", None, at(2))
         .await
         .unwrap_err();
     assert_eq!(
         (error.code(), error.kind()),
         ("STORE_FAILED", ErrorKind::Transient)
     );
-    queue.complete(&"a".into(), 1, "x", at(2)).await.unwrap();
+    queue
+        .complete(&"a".into(), 1, "x", None, at(2))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -48,23 +48,23 @@ fn a_claim_holds_until_its_lease_ends_and_each_has_a_larger_fence() {
     assert_eq!((fence(&first), fence(&second), second.attempts), (1, 2, 2));
     for refused in [
         rules::renew(&second, 1, LEASE, at(62)),
-        rules::complete(&second, 1, "late", at(62)),
+        rules::complete(&second, 1, "late", None, at(62)),
         rules::fail(&second, 1, "late", Retry::Never, at(62)),
         rules::release(&second, 1, at(62)),
     ] {
         assert_eq!(refused.unwrap_err().code(), "TASK_FENCED");
     }
-    let done = rules::complete(&second, 2, "done", at(62))
+    let done = rules::complete(&second, 2, "done", None, at(62))
         .unwrap()
         .unwrap();
     assert_eq!(done.status, TaskStatus::Done);
     assert_eq!(
-        rules::complete(&done, 2, "done", at(63)).unwrap(),
+        rules::complete(&done, 2, "done", None, at(63)).unwrap(),
         None,
         "a repeat is no error"
     );
     assert_eq!(
-        rules::complete(&done, 1, "late", at(63))
+        rules::complete(&done, 1, "late", None, at(63))
             .unwrap_err()
             .code(),
         "TASK_FENCED"
@@ -75,7 +75,7 @@ fn a_claim_holds_until_its_lease_ends_and_each_has_a_larger_fence() {
 fn a_late_holder_may_complete_while_nobody_else_claimed() {
     let first = claimed(&fresh(), at(1)).unwrap();
     assert!(
-        rules::complete(&first, 1, "late but mine", at(1000))
+        rules::complete(&first, 1, "late but mine", None, at(1000))
             .unwrap()
             .is_some()
     );
@@ -123,14 +123,14 @@ fn cancelling_fences_the_holder_and_closing_does_not() {
     let claim = claimed(&fresh(), at(1)).unwrap();
     let cancelled = rules::cancel(&claim, "not needed", at(2)).unwrap().unwrap();
     assert_eq!(
-        rules::complete(&cancelled, 1, "x", at(3))
+        rules::complete(&cancelled, 1, "x", None, at(3))
             .unwrap_err()
             .code(),
         "TASK_FENCED"
     );
     assert_eq!(rules::cancel(&cancelled, "again", at(3)).unwrap(), None);
     let closed = rules::close(&claim, "ticked", at(2)).unwrap().unwrap();
-    assert_eq!(rules::complete(&closed, 1, "x", at(3)).unwrap(), None);
+    assert_eq!(rules::complete(&closed, 1, "x", None, at(3)).unwrap(), None);
     assert_eq!(
         rules::cancel(&closed, "late", at(3)).unwrap_err().code(),
         "TASK_NOT_AVAILABLE"
@@ -175,7 +175,7 @@ fn unreasonable_tasks_are_refused_with_a_reason() {
         "INVALID_TASK"
     );
     let task = claimed(&fresh(), at(1)).unwrap();
-    let done = rules::complete(&task, 1, &"ä".repeat(100_000), at(2))
+    let done = rules::complete(&task, 1, &"ä".repeat(100_000), None, at(2))
         .unwrap()
         .unwrap();
     assert!(

@@ -256,13 +256,15 @@ impl Shared {
                 agent,
                 incarnation,
                 head,
+                claims,
                 after: _,
-            } => self.import(agent, incarnation, head).await,
+            } => self.import(agent, incarnation, head, claims).await,
             Action::Merge {
                 agent,
                 commit,
                 message,
-            } => self.merge(agent, commit, message).await,
+                tasks,
+            } => self.merge(agent, commit, message, &tasks).await,
             Action::Push { after } => {
                 if self.doors.wait_or_end(after).await {
                     return;

@@ -5,10 +5,12 @@ use std::time::Duration;
 use super::Shared;
 use crate::claude::launch::WORKSPACE;
 use crate::daemon::handle::Input;
-use crate::model::{AgentId, CommitId, Incarnation, SessionId};
+use crate::model::{AgentId, CommitId, Incarnation, SessionId, TaskId};
 use crate::ports::runtime::container_name;
 use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
-use crate::supervisor::{Event, ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome};
+use crate::supervisor::{
+    Event, ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome, WorkAsked, WorkFound,
+};
 use crate::worktree::{self, BundleSource, GitStore, sandbox};
 
 /// A bundle larger than this is refused: the new commits of one task.
@@ -25,12 +27,14 @@ impl Shared {
         agent: AgentId,
         incarnation: Incarnation,
         head: Option<CommitId>,
+        claims: Vec<WorkAsked>,
     ) {
         let mut tries = 0;
         let outcome = loop {
-            match self.try_import(&agent, incarnation, head.clone()).await {
+            let taken = self.try_import(&agent, incarnation, head.clone(), claims.clone());
+            match taken.await {
                 Ok(outcome) => break outcome,
-                // Its task counts as done, so nothing else may ever ask for these commits again.
+                // What its agent does next waits behind it.
                 Err(error) if error.kind == ErrorKind::Transient && tries < TRIES => {
                     tracing::warn!(%agent, error = error.chain(), "import; trying again");
                     if self.doors.wait_or_end(AGAIN).await {
@@ -54,6 +58,7 @@ impl Shared {
         agent: &AgentId,
         incarnation: Incarnation,
         head: Option<CommitId>,
+        claims: Vec<WorkAsked>,
     ) -> PortResult<ImportOutcome> {
         let seen = self
             .in_sandbox(agent, incarnation, &sandbox::inspect(WORKSPACE))
@@ -83,18 +88,29 @@ impl Shared {
         )?
         .stdout;
         let (id, expected) = (agent.clone(), head.clone());
-        super::super::blocking(&self.house.git, move |git| {
+        let work = super::super::blocking(&self.house.git, move |git| {
             git.import_bundle(
                 &id,
                 BundleSource::Bytes(&bundle),
                 &expected,
                 BUNDLE_LIMIT as u64,
-            )
+            )?;
+            let found = claims.into_iter().map(|asked| {
+                let work = git.work(&expected, &asked.spans, &asked.scope)?;
+                Ok(WorkFound {
+                    task: asked.task,
+                    fence: asked.fence,
+                    spans: asked.spans.len(),
+                    work,
+                })
+            });
+            found.collect::<PortResult<Vec<WorkFound>>>()
         })
         .await?;
         Ok(ImportOutcome::Taken {
             head,
-            dirty: tree.dirty,
+            dirty: tree.left(),
+            work,
         })
     }
 
@@ -117,9 +133,15 @@ impl Shared {
         }
     }
 
-    pub(super) async fn merge(&self, agent: AgentId, commit: CommitId, message: String) {
+    pub(super) async fn merge(
+        &self,
+        agent: AgentId,
+        commit: CommitId,
+        message: String,
+        tasks: &[TaskId],
+    ) {
         let _turn = self.branch.lock().await;
-        let edits = self.lists.edits();
+        let edits = self.lists.edits_with(tasks);
         let wanted = commit.clone();
         let merged = super::super::blocking(&self.house.git, move |git| {
             git.merge(&wanted, &message, &edits)

@@ -15,6 +15,8 @@ pub struct Turn {
     pub dirty: Vec<String>,
     /// Ends without having done anything.
     pub idle: bool,
+    /// With what it ends its last message.
+    pub says: Option<String>,
 }
 
 impl World {
@@ -64,7 +66,10 @@ impl World {
             mind.background = turn.background;
             mind.dirty.clone_from(&turn.dirty);
         }
-        let last_message = format!("did: {}", first_line(&text));
+        let mut last_message = format!("did: {}", first_line(&text));
+        if let Some(says) = &turn.says {
+            last_message = format!("{last_message}\n{says}");
+        }
         self.hook(
             agent,
             HookFact::Stopped {
@@ -76,12 +81,15 @@ impl World {
     }
 
     fn works(&mut self, agent: &AgentId, text: &str) {
-        if text.contains("Resolve a merge conflict") {
+        if text.contains("run `git merge ") {
             let wanted = self.git.named_in(text);
             return self.git.resolve(agent, &wanted);
         }
         if agent.worker_number().is_some() {
             return self.git.work(agent);
+        }
+        if text.contains("Decide what becomes of a task") {
+            return;
         }
         if !self.plans.is_empty() {
             let items = self.plans.remove(0);

@@ -1,8 +1,8 @@
 //! What must hold after every decision, and at rest.
 
 use super::World;
-use crate::model::{AgentId, TaskId, TaskStatus};
-use crate::supervisor::Phase;
+use crate::model::{AgentId, TaskId, TaskSource, TaskStatus};
+use crate::supervisor::{Phase, Proof};
 
 impl World {
     pub(super) fn check_decision(&self) {
@@ -44,6 +44,32 @@ impl World {
             "{agent} completed {task} without having been given it:\n{}",
             self.tail()
         );
+        self.check_proof(agent, task);
+    }
+
+    /// What is done has a receipt, and a worker's work is in the branch.
+    fn check_proof(&self, agent: &AgentId, task: &TaskId) {
+        let Some(done) = self.queue.get(task) else {
+            return;
+        };
+        let Some(receipt) = &done.receipt else {
+            panic!("{task} is done without a receipt:\n{}", self.tail());
+        };
+        assert_eq!((&receipt.task, &receipt.agent), (task, agent));
+        let repairs = matches!(done.source, TaskSource::Repair { .. });
+        if agent.worker_number().is_none() || repairs || self.policy.proof == Proof::None {
+            return;
+        }
+        let unchanged = receipt.commits.is_empty() && receipt.no_change.is_some();
+        let landed = receipt
+            .commits
+            .iter()
+            .all(|c| self.git.branch_contains(&c.id));
+        assert!(
+            unchanged || (receipt.commit_count > 0 && receipt.landed.is_some() && landed),
+            "{task} is not proven by {receipt:?}:\n{}",
+            self.tail()
+        );
     }
 
     /// What is left undone, for liveness: nothing, or a list for the message.
@@ -64,6 +90,12 @@ impl World {
                     agent.phase.word(),
                     agent.reason
                 ));
+            }
+            for claim in &agent.claims {
+                left.push(format!("{} of {} is not proven", claim.task, agent.id));
+            }
+            if let Some(repair) = &agent.repair {
+                left.push(format!("{} is open", repair.task));
             }
             if agent.importing {
                 left.push(format!("{} is being imported", agent.id));

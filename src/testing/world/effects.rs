@@ -6,7 +6,8 @@ use super::mind::Doing;
 use super::{Container, Waiting, World};
 use crate::model::{AgentId, HookFact, Incarnation, Screen, SessionNote, Timestamp};
 use crate::supervisor::{
-    Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
+    Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen, WorkAsked,
+    WorkFound,
 };
 
 /// What the driver does itself, before its next decision.
@@ -79,8 +80,9 @@ impl World {
                 task,
                 fence,
                 result,
+                receipt,
             } => {
-                if self.queue.complete(&task, fence, &result) {
+                if self.queue.complete(&task, fence, &result, receipt) {
                     self.check_completion(&agent, &task);
                 }
                 Some(Event::TaskFinished { agent, task })
@@ -96,8 +98,10 @@ impl World {
                 Some(Event::TaskFinished { agent, task })
             }
             Action::CreateTask(new) => {
+                let (owner, task) = (new.owner.clone(), new.id.clone());
                 self.queue.create(now, new);
-                None
+                let open = self.queue.get(&task).is_some_and(|t| !t.status.is_final());
+                Some(Event::TaskCreated { owner, task, open })
             }
             _ => {
                 for (place, (owner, item)) in self.lists.clone().into_iter().enumerate() {
@@ -190,7 +194,7 @@ impl World {
                 }
                 Some(self.look(&agent, incarnation))
             }
-            Action::Import { agent, .. } => Some(self.import(agent)),
+            Action::Import { agent, claims, .. } => Some(self.import(agent, claims)),
             Action::Merge { agent, commit, .. } => {
                 let outcome = self.git.merge(&commit);
                 Some(Event::MergeFinished {
@@ -401,11 +405,19 @@ impl World {
         }
     }
 
-    fn import(&mut self, agent: AgentId) -> Event {
+    fn import(&mut self, agent: AgentId, claims: Vec<WorkAsked>) -> Event {
         let outcome = if self.engine_up {
+            let head = self.git.head(&agent);
+            let found = claims.into_iter().map(|asked| WorkFound {
+                work: self.git.work_of(&agent, &head, &asked.spans),
+                task: asked.task,
+                fence: asked.fence,
+                spans: asked.spans.len(),
+            });
             ImportOutcome::Taken {
-                head: self.git.head(&agent),
+                work: found.collect(),
                 dirty: self.minds[&agent].dirty.clone(),
+                head,
             }
         } else {
             ImportOutcome::Failed {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{AgentId, CommitId};
+use crate::model::{AgentId, CommitId, CommitNote, Span, Work};
 use crate::supervisor::{MergeOutcome, PushOutcome, RemoteOutcome};
 
 type Contents = BTreeSet<CommitId>;
@@ -11,6 +11,8 @@ type Contents = BTreeSet<CommitId>;
 #[derive(Clone, Debug)]
 pub struct WorldGit {
     commits: BTreeMap<CommitId, Contents>,
+    /// Who made the commits that are work.
+    authors: BTreeMap<CommitId, AgentId>,
     made: u32,
     pub branch: CommitId,
     pub remote: CommitId,
@@ -32,6 +34,7 @@ impl Default for WorldGit {
     fn default() -> Self {
         let mut git = Self {
             commits: BTreeMap::new(),
+            authors: BTreeMap::new(),
             made: 0,
             branch: CommitId::new(""),
             remote: CommitId::new(""),
@@ -86,7 +89,33 @@ impl WorldGit {
         if let Some(path) = self.conflicts_on_demand.remove(agent.as_str()) {
             self.conflicting.insert(commit.clone(), path);
         }
+        self.authors.insert(commit.clone(), agent.clone());
         self.heads.insert(agent.clone(), commit);
+    }
+
+    /// What an agent's own commits in these spans are.
+    pub fn work_of(&self, agent: &AgentId, head: &CommitId, spans: &[Span]) -> Work {
+        let mut own = Contents::new();
+        for span in spans {
+            let mut new = self.contents(span.head.as_ref().unwrap_or(head));
+            for before in &span.after {
+                let known = self.contents(before);
+                new.retain(|commit| !known.contains(commit));
+            }
+            own.extend(
+                new.into_iter()
+                    .filter(|c| self.authors.get(c) == Some(agent)),
+            );
+        }
+        let note = |id: &CommitId| CommitNote {
+            id: id.clone(),
+            subject: String::new(),
+        };
+        Work {
+            commits: own.iter().map(note).collect(),
+            commit_count: u32::try_from(own.len()).unwrap_or(u32::MAX),
+            ..Work::default()
+        }
     }
 
     /// The agent merges these into its own branch, with the target branch below.

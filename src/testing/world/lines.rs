@@ -123,8 +123,12 @@ pub(super) fn event(event: &Event) -> Option<String> {
             reason,
         } => format!("{agent} claim of {task} lost: {reason}"),
         Event::Imported { agent, outcome } => match outcome {
-            ImportOutcome::Taken { head, dirty } => {
-                format!("{agent} imported {} dirty {dirty:?}", commit(head))
+            ImportOutcome::Taken { head, dirty, work } => {
+                let counts = work
+                    .iter()
+                    .map(|w| format!("; {} for {}", w.work.commit_count, w.task));
+                let counts: String = counts.collect();
+                format!("{agent} imported {} dirty {dirty:?}{counts}", commit(head))
             }
             ImportOutcome::Failed { reason } => format!("{agent} import failed: {reason}"),
         },
@@ -151,9 +155,10 @@ pub(super) fn event(event: &Event) -> Option<String> {
             }
             RemoteOutcome::Away { reason } => format!("fetch: away: {reason}"),
         },
-        Event::DirectionSeen { .. } | Event::QueueChanged(_) | Event::TaskFinished { .. } => {
-            return None;
-        }
+        Event::DirectionSeen { .. }
+        | Event::QueueChanged(_)
+        | Event::TaskCreated { .. }
+        | Event::TaskFinished { .. } => return None,
         Event::Noticed { text, .. } => text.clone(),
     })
 }
@@ -246,6 +251,7 @@ pub(super) fn action(action: &Action) -> Option<String> {
             agent,
             commit: id,
             message,
+            ..
         } => format!("merge {agent} {}: {}", commit(id), cut(message)),
         Action::Push { .. } => "push".into(),
         Action::CheckScreen { .. }
@@ -272,8 +278,14 @@ pub(super) fn state(agent: &AgentState) -> String {
         let delivered = if held.delivered { "has" } else { "awaits" };
         format!(" {delivered} {}", held.task)
     });
+    let claims: Vec<&str> = agent.claims.iter().map(|c| c.task.as_str()).collect();
+    let claims = if claims.is_empty() {
+        String::new()
+    } else {
+        format!(" claims {}", claims.join(", "))
+    };
     format!(
-        "{} {} {}{held}: {}",
+        "{} {} {}{held}{claims}: {}",
         agent.id,
         agent.incarnation,
         agent.phase.word(),

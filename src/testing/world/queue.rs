@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::daemon::claims::{self, Wish};
 use crate::model::view::TaskCounts;
 use crate::model::{
-    AgentId, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
+    AgentId, Claim, Incarnation, Receipt, Task, TaskContext, TaskId, TaskSource, TaskStatus,
+    Timestamp,
 };
 use crate::supervisor::{Fleet, NewTask, QueueView};
 
@@ -45,10 +46,12 @@ impl WorldQueue {
             dependencies: Vec::new(),
             labels: Vec::new(),
             context: TaskContext::default(),
+            scope: Vec::new(),
             source: new.source,
             claim: None,
             attempts: 0,
             result: None,
+            receipt: None,
             created_at: now,
             updated_at: now,
         });
@@ -92,12 +95,19 @@ impl WorldQueue {
     }
 
     /// True when this made it done; a repeat or an old fence changes nothing.
-    pub fn complete(&mut self, id: &TaskId, fence: u64, result: &str) -> bool {
+    pub fn complete(
+        &mut self,
+        id: &TaskId,
+        fence: u64,
+        result: &str,
+        receipt: Option<Box<Receipt>>,
+    ) -> bool {
         let Some(task) = self.held(id, fence) else {
             return false;
         };
         task.status = TaskStatus::Done;
         task.result = Some(result.to_owned());
+        task.receipt = receipt;
         *self.completions.entry(id.clone()).or_default() += 1;
         true
     }

@@ -185,6 +185,14 @@ impl Script {
                     ..Turn::default()
                 },
             ),
+            ("turn-ends", ["says", words]) => world.turn_ends(
+                &agent,
+                &Turn {
+                    idle: true,
+                    says: Some((*words).to_owned()),
+                    ..Turn::default()
+                },
+            ),
             ("turn-ends", ["background", count]) => world.turn_ends(
                 &agent,
                 &Turn {

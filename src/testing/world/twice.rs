@@ -89,7 +89,8 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 25] = [
+pub const EVENT_KINDS: [&str; 26] = [
+    "TaskCreated",
     "SessionChecked",
     "Examined",
     "InventoryTaken",
@@ -134,6 +135,7 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::QueueChanged(_) => "QueueChanged",
         Event::Claimed { .. } => "Claimed",
         Event::ClaimLost { .. } => "ClaimLost",
+        Event::TaskCreated { .. } => "TaskCreated",
         Event::TaskFinished { .. } => "TaskFinished",
         Event::Imported { .. } => "Imported",
         Event::MergeFinished { .. } => "MergeFinished",
