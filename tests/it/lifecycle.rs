@@ -181,8 +181,9 @@ async fn an_answer_that_never_arrived_is_delivered_by_paste() -> Result<()> {
                 .find(|text| text.contains("second thing"))
         })
         .await?;
-    let view = running.client.status().await?;
-    ensure!(view.tasks.done == 1, "{:?}", view.tasks);
+    running
+        .until_view("the first task is proven", |view| view.tasks.done == 1)
+        .await?;
     running.end(Ending::Stop).await
 }
 

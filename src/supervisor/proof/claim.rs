@@ -118,8 +118,9 @@ pub struct Repair {
 /// The reason in the last line of a message, if that says that nothing had to be changed.
 fn no_change(said: &str) -> Option<String> {
     let last = said.lines().rev().find(|line| !line.trim().is_empty())?;
-    let marks = ['*', '_', '`', '-', '>', ' ', '\t'];
-    let line = last.trim().trim_start_matches(marks);
+    // As people and models mark a line: emphasis, a bullet, a quotation.
+    let marks = ['*', '_', ' ', '\t'];
+    let line = last.trim_start_matches(['-', '>', '*', '_', '`', ' ', '\t']);
     let start = line.get(..NO_CHANGE.len())?;
     if !start.eq_ignore_ascii_case(NO_CHANGE) {
         return None;

@@ -110,7 +110,11 @@ pub(super) fn event(event: &Event) -> Option<String> {
             screen: Screen::Blank,
             ..
         }
-        | Event::SessionChecked { .. } => return None,
+        | Event::SessionChecked { .. }
+        | Event::DirectionSeen { .. }
+        | Event::QueueChanged(_)
+        | Event::TaskCreated { .. }
+        | Event::TaskFinished { .. } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
@@ -155,10 +159,6 @@ pub(super) fn event(event: &Event) -> Option<String> {
             }
             RemoteOutcome::Away { reason } => format!("fetch: away: {reason}"),
         },
-        Event::DirectionSeen { .. }
-        | Event::QueueChanged(_)
-        | Event::TaskCreated { .. }
-        | Event::TaskFinished { .. } => return None,
         Event::Noticed { text, .. } => text.clone(),
     })
 }

@@ -240,7 +240,7 @@ fn busy_while_a_person_is_waited_for_is_no_delivery() {
 }
 
 #[test]
-fn the_last_words_of_a_dead_process_complete_its_task_and_do_not_revive_it() {
+fn the_last_words_of_a_dead_process_are_a_claim_and_do_not_revive_it() {
     let mut world = at_work();
     world.exits(&worker(), 137, false);
     world.observe(spooled(FIRST, stopped()));
@@ -248,7 +248,8 @@ fn the_last_words_of_a_dead_process_complete_its_task_and_do_not_revive_it() {
     world.expect_nothing();
     let now = state(&world);
     assert!(matches!(now.phase, Phase::Backoff { .. }));
-    assert_eq!((now.held, now.tasks_done), (None, 1));
+    assert_eq!((now.held, now.tasks_done), (None, 0));
+    assert_eq!(now.claims.len(), 1);
     world.observe(spooled(
         FIRST,
         HookFact::PromptSubmitted {
