@@ -21,37 +21,6 @@ impl Supervisor {
         (!held.delivered).then_some(held.words())
     }
 
-    /// The work on its task ended without a result. After the stated number of times the task has
-    /// failed, and the agent is free for other work; true then.
-    pub(super) fn held_failed(&mut self, now: Timestamp, id: &AgentId, cause: &str) -> bool {
-        let limit = self.policy.task_attempts;
-        let Some(agent) = self.fleet.agents.get_mut(id) else {
-            return false;
-        };
-        let Some(held) = agent.held.as_mut().filter(|held| held.delivered) else {
-            return false;
-        };
-        held.failures += 1;
-        if held.failures < limit {
-            return false;
-        }
-        let text = format!("failed {limit} times, the last: {cause}");
-        let finishing = Finishing {
-            task: held.task.clone(),
-            fence: held.fence,
-            text: text.clone(),
-            outcome: FinishAs::Failed,
-        };
-        let notice = format!("{} ({}) {text}", held.task, held.title);
-        agent.held = None;
-        let action = finish_action(id, &finishing);
-        agent.finishing.push(finishing);
-        self.act(action);
-        let hint = "other work goes on; change the words of its line to try again";
-        self.notice(now, Some(id), &notice, Some(hint.into()));
-        true
-    }
-
     /// Gives every idle agent its next task.
     pub(super) fn dispatch(&mut self, now: Timestamp) {
         if self.fleet.ending().is_some() {
@@ -131,8 +100,9 @@ impl Supervisor {
                 let back = Finishing {
                     task: task.id,
                     fence,
-                    text: "the agent went away while claiming".into(),
+                    text: "its agent went away while claiming it".into(),
                     outcome: FinishAs::Retry,
+                    past: Vec::new(),
                 };
                 let action = finish_action(id, &back);
                 agent.finishing.push(back);
@@ -140,6 +110,7 @@ impl Supervisor {
                 return;
             }
         };
+        let failures = task.failures();
         agent.held = Some(Held {
             title: texts::title(&task),
             text: texts::task(&task, &context),
@@ -149,7 +120,10 @@ impl Supervisor {
             attempts: task.attempts,
             delivered: false,
             interrupted: false,
-            failures: 0,
+            failures,
+            past: task.history,
+            forgiven: task.forgiven,
+            began: now,
             cut_off: None,
             task: task.id,
         });
