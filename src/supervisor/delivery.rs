@@ -14,6 +14,20 @@ use crate::model::{AgentId, Incarnation, Screen, Task, TaskId, Timestamp};
 /// A paste into a loaded machine may take its time; the receipt deadline starts after it.
 pub(super) const PASTE_DEADLINE: Duration = Duration::from_secs(90);
 
+impl Held {
+    /// What is pasted next, and awaited.
+    pub(super) fn words(&self) -> &str {
+        self.cut_off.as_deref().unwrap_or(&self.text)
+    }
+
+    /// To go on is not enough any more: somebody else had the last word, or there is none.
+    pub(super) fn tell_in_full(&mut self) {
+        if self.cut_off.take().is_some() {
+            self.text = texts::again(&self.text);
+        }
+    }
+}
+
 impl Supervisor {
     /// The text whose receipt is awaited, for the driver to compare prompts with.
     pub fn awaited_text(&self, id: &AgentId) -> Option<&str> {

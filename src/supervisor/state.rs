@@ -9,7 +9,6 @@ use super::action::ClaimFor;
 use super::canary::Signals;
 use super::evidence::Evidence;
 use super::pool::{Lease, Pool};
-use super::texts;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
     AgentId, AttemptNote, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId,
@@ -171,20 +170,6 @@ pub struct Held {
     /// The turn on it was cut off and the conversation is whole: what is pasted in place of `text`.
     #[serde(default)]
     pub cut_off: Option<String>,
-}
-
-impl Held {
-    /// What is pasted next, and awaited.
-    pub(super) fn words(&self) -> &str {
-        self.cut_off.as_deref().unwrap_or(&self.text)
-    }
-
-    /// To go on is not enough any more: somebody else had the last word, or there is none.
-    pub(super) fn tell_in_full(&mut self) {
-        if self.cut_off.take().is_some() {
-            self.text = texts::again(&self.text);
-        }
-    }
 }
 
 /// An end of a claim that must reach the queue, whatever happens in between.
