@@ -77,6 +77,8 @@ pub enum AfterStop {
     Launch,
     /// As a crash would: counted, with backoff.
     Crash,
+    /// The same, and nothing of it moved any more.
+    Hung,
     Stay,
 }
 
@@ -125,7 +127,7 @@ impl Phase {
                 | Self::Starting { .. }
                 | Self::Backoff { .. }
                 | Self::Stopping {
-                    then: AfterStop::Launch | AfterStop::Crash
+                    then: AfterStop::Launch | AfterStop::Crash | AfterStop::Hung
                 }
         )
     }

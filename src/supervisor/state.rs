@@ -10,11 +10,10 @@ use super::evidence::Evidence;
 pub use super::phase::{AfterStop, Phase, Waits};
 use super::pool::{Lease, Pool};
 use super::proof::{Claimed, Repair};
-use super::texts;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
-    AgentId, CommitId, CredentialId, Ending, Incarnation, Receipt, Role, SessionId, TaskId,
-    TaskSource, Timestamp,
+    AgentId, AttemptNote, CommitId, CredentialId, Ending, Incarnation, Receipt, Role, SessionId,
+    TaskId, TaskSource, Timestamp,
 };
 
 /// A working agent that says nothing for so long is looked at: a person may have interrupted it,
@@ -177,34 +176,21 @@ pub struct Held {
     /// It had it in an earlier life, and may go on with it by itself.
     #[serde(default)]
     pub interrupted: bool,
-    /// Times the work on it ended in a crash or in an error that is not the provider's.
+    /// Attempts that ended by a cause of its own, since it was last asked for.
     #[serde(default)]
     pub failures: u32,
+    /// Every attempt so far that has ended; told to the queue until that has them.
+    #[serde(default)]
+    pub past: Vec<AttemptNote>,
+    /// Attempts up to this number count no longer.
+    #[serde(default)]
+    pub forgiven: u32,
+    /// When the present attempt began.
+    #[serde(default)]
+    pub began: Timestamp,
     /// The turn on it was cut off and the conversation is whole: what is pasted in place of `text`.
     #[serde(default)]
     pub cut_off: Option<String>,
-}
-
-impl Held {
-    /// It is told now, by an agent whose branch is at `head` and is brought up first.
-    pub(super) fn begins(&mut self, head: Option<&CommitId>, bring_up_to: Option<&CommitId>) {
-        if self.after.is_empty() && !self.interrupted {
-            self.after
-                .extend(head.into_iter().chain(bring_up_to).cloned());
-        }
-    }
-
-    /// What is pasted next, and awaited.
-    pub(super) fn words(&self) -> &str {
-        self.cut_off.as_deref().unwrap_or(&self.text)
-    }
-
-    /// To go on is not enough any more: somebody else had the last word, or there is none.
-    pub(super) fn tell_in_full(&mut self) {
-        if self.cut_off.take().is_some() {
-            self.text = texts::again(&self.text);
-        }
-    }
 }
 
 /// An end of a claim that must reach the queue, whatever happens in between.
@@ -219,6 +205,9 @@ pub struct Finishing {
     /// Of a failure: what the manager is told of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tell_manager: Option<String>,
+    /// The attempts before; those the queue does not have yet are told with the end.
+    #[serde(default)]
+    pub past: Vec<AttemptNote>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,8 @@ use super::super::state::{FinishAs, Finishing, Held};
 use super::receipt;
 use crate::model::view::UnprovenView;
 use crate::model::{
-    AgentId, CommitId, Missing, Receipt, SentBack, Span, TaskId, TaskSource, Timestamp, Work,
+    AgentId, AttemptNote, CommitId, Missing, Receipt, SentBack, Span, TaskId, TaskSource,
+    Timestamp, Work,
 };
 
 /// What begins the line with which an agent says why it changed nothing.
@@ -37,6 +38,9 @@ pub struct Claimed {
     /// What it lacked when it was looked at last.
     pub missing: Vec<Missing>,
     pub sent_back: Vec<SentBack>,
+    /// The attempts before, and those that were sent back.
+    #[serde(default)]
+    pub past: Vec<AttemptNote>,
     /// It lacked nothing, and is on its way into the branch.
     pub offered: bool,
 }
@@ -59,6 +63,7 @@ impl Claimed {
             work: None,
             missing: Vec::new(),
             sent_back: Vec::new(),
+            past: held.past,
             offered: false,
         }
     }
@@ -155,7 +160,7 @@ impl Supervisor {
             agent.tasks_done += 1;
         }
         let receipt = receipt::without_proof(id, &held.task, held.fence, now);
-        self.done(id, &held.task, held.fence, said, receipt);
+        self.done(id, said, receipt, held.past);
     }
 
     /// What a merge of the agent's commits is called: after the work, not after its repair.
@@ -174,18 +179,18 @@ impl Supervisor {
     pub(super) fn done(
         &mut self,
         id: &AgentId,
-        task: &TaskId,
-        fence: u64,
         said: String,
         receipt: Receipt,
+        past: Vec<AttemptNote>,
     ) {
         let finishing = Finishing {
-            task: task.clone(),
-            fence,
+            task: receipt.task.clone(),
+            fence: receipt.fence,
             text: said,
             outcome: FinishAs::Done,
             receipt: Some(Box::new(receipt)),
             tell_manager: None,
+            past,
         };
         let complete = finish_action(id, &finishing);
         if let Some(agent) = self.fleet.agents.get_mut(id) {

@@ -7,7 +7,11 @@ use super::super::state::{FinishAs, Finishing, Phase};
 use super::super::texts;
 use super::claim::{Claimed, Repair};
 use super::receipt;
-use crate::model::{AgentId, CommitId, GateRecord, SentBack, Task, TaskId, TaskSource, Timestamp};
+use crate::model::attempt::{cut_cause, next_number, with_notes};
+use crate::model::{
+    AgentId, AttemptEnd, AttemptNote, CommitId, GateRecord, SentBack, Task, TaskId, TaskSource,
+    Timestamp,
+};
 
 /// Before every other task of its agent.
 pub(super) const SOONEST: i64 = -1000;
@@ -53,7 +57,19 @@ impl Supervisor {
             .iter()
             .map(|claim| format!("{} ({}): {}", claim.task, claim.title, claim.awaits()))
             .collect();
+        let incarnation = agent.incarnation;
         for claim in agent.claims.iter_mut().filter(|claim| claim.lacks()) {
+            let note = AttemptNote {
+                number: next_number(&claim.past),
+                fence: claim.fence,
+                agent: id.clone(),
+                incarnation,
+                began: claim.claimed_at,
+                ended: now,
+                end: AttemptEnd::SentBack,
+                cause: cut_cause(&claim.awaits()),
+            };
+            claim.past = with_notes(&claim.past, &[note]);
             claim.sent_back.push(SentBack {
                 at: now,
                 to: id.clone(),
@@ -186,7 +202,7 @@ impl Supervisor {
         }
         let said = "nothing is missing any more".to_owned();
         let receipt = receipt::without_proof(id, &task.id, fence, now);
-        self.done(id, &task.id, fence, said, receipt);
+        self.done(id, said, receipt, Vec::new());
         if let Some(ClaimFor::Answer { callback }) = purpose {
             self.next_or_let_go(now, id, Some(callback));
         }
@@ -205,7 +221,7 @@ impl Supervisor {
             agent.tasks_done += 1;
         }
         let receipt = receipt::of(claim, id, now, landed, gates);
-        self.done(id, &claim.task, claim.fence, claim.said.clone(), receipt);
+        self.done(id, claim.said.clone(), receipt, claim.past.clone());
     }
 
     /// The claim is not believed any more: the task has failed, people are told, and so is the
@@ -229,6 +245,7 @@ impl Supervisor {
             outcome: FinishAs::Failed,
             receipt: None,
             tell_manager: tell,
+            past: claim.past,
         };
         self.tell_manager(id, &finishing);
         let failed = finish_action(id, &finishing);
