@@ -26,12 +26,15 @@ mod logs;
 mod man;
 mod output;
 mod plan;
+mod rescue;
 mod restart;
 mod run;
 mod status;
+mod trash;
 mod up;
 mod view;
 pub mod wiring;
+mod worktree;
 
 pub use args::{Cli, Command, command};
 pub use chaos::ChaosArgs;

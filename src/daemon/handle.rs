@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::keeping::Keeper;
 use super::program::Herald;
-use crate::control::{ControlError, ControlPort, StatusReport};
+use crate::control::{ControlError, ControlPort, KeepingPort, StatusReport};
 use crate::model::view::FleetView;
 use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Reply, Request};
 use crate::supervisor::Event;
@@ -71,6 +72,7 @@ pub(super) struct DriverHandle {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<Arc<FleetView>>,
     pub(super) herald: Arc<Herald>,
+    pub(super) keeper: Arc<Keeper>,
 }
 
 impl DriverHandle {
@@ -144,5 +146,9 @@ impl ControlPort for DriverHandle {
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.view.clone()
+    }
+
+    fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {
+        Some(self.keeper.clone())
     }
 }

@@ -13,6 +13,7 @@ mod effects;
 mod error;
 mod handle;
 mod house;
+mod keeping;
 mod lists;
 mod logbook;
 mod panes;
@@ -31,6 +32,7 @@ mod watch;
 
 pub use clock::{SystemClock, SystemEntropy};
 pub use error::DaemonError;
+pub use keeping::{Keeper, restored};
 pub use lists::file_name as task_list_file;
 pub use paths::{AgentPaths, FleetPaths};
 pub use preflight::preflight;

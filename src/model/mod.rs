@@ -10,6 +10,7 @@ pub mod explain;
 pub mod gate;
 pub mod hook;
 pub mod ids;
+pub mod kept;
 pub mod receipt;
 pub mod request;
 pub mod rescue;
@@ -25,6 +26,9 @@ pub use gate::{GateOutcome, GateRecord};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
+};
+pub use kept::{
+    CleanedUp, KeptView, RescueCause, RescueContent, RescueNote, Restored, WorktreeView,
 };
 pub use receipt::{CommitNote, Missing, Receipt, SentBack};
 pub use request::{Ending, Reply, Request};

@@ -249,6 +249,7 @@ pub(crate) fn why() -> Explanation {
         restarts: 1,
         crashes: 1,
         crashes_allowed: 5,
+        kept: crate::model::KeptView::default(),
         notices: vec![Notice {
             at: ago(120),
             agent: Some(AgentId::worker(1)),
@@ -303,5 +304,6 @@ fn agent(id: AgentId, state: &str, reason: &str, seconds: i64) -> AgentView {
         last_hook: None,
         last_hook_at: None,
         signals: crate::model::view::SignalsView::default(),
+        kept: crate::model::KeptView::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mind::Doing;
 use super::{Container, Waiting, World};
-use crate::model::{AgentId, HookFact, Incarnation, Screen, SessionNote, Timestamp};
+use crate::model::{AgentId, HookFact, Incarnation, RescueCause, Screen, SessionNote, Timestamp};
 use crate::supervisor::{
     Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
 };
@@ -132,6 +132,7 @@ impl World {
                 ..
             } => {
                 self.git.check_out(&agent);
+                self.check_kept(&agent);
                 let event = self.launch(&agent, incarnation);
                 if matches!(event, Event::Launched { .. })
                     && let Some(mind) = self.minds.get_mut(&agent)
@@ -160,7 +161,12 @@ impl World {
             }
             Action::StopContainer {
                 agent, incarnation, ..
-            } => self.stop(&agent, incarnation),
+            } => {
+                let kept = self.rescue(&agent, RescueCause::Stop);
+                let ended = self.stop(&agent, incarnation);
+                return self.after_effect(kept.into_iter().chain(ended).collect());
+            }
+            Action::Rescue { agent, cause, .. } => self.rescue(&agent, cause),
             Action::TakeInventory { .. } => Some(Event::InventoryTaken(self.inventory())),
             Action::Paste {
                 agent,
@@ -190,7 +196,13 @@ impl World {
                 }
                 Some(self.look(&agent, incarnation))
             }
-            Action::Import { agent, .. } => Some(self.import(agent)),
+            Action::Import { agent, .. } => {
+                let dirty = !self.minds[&agent].dirty.is_empty();
+                let kept = dirty.then(|| self.rescue(&agent, RescueCause::TurnEnd));
+                let imported = self.import(agent);
+                let events = kept.flatten().into_iter().chain([imported]);
+                return self.after_effect(events.collect());
+            }
             Action::Merge { agent, commit, .. } => {
                 let outcome = self.git.merge(&commit);
                 Some(Event::MergeFinished {
