@@ -32,6 +32,6 @@ pub use kept::{
 };
 pub use receipt::{CommitNote, Missing, Receipt, SentBack};
 pub use request::{Ending, Reply, Request};
-pub use rescue::{LeftOut, RescueView};
+pub use rescue::{LeftOut, RescueFile, RescueKind, RescueView};
 pub use task::{Claim, Task, TaskContext, TaskSource, TaskStatus};
 pub use time::Timestamp;
