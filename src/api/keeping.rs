@@ -2,17 +2,17 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 
 use super::handlers::{Body, Named, ask};
 use super::{Code, Problem};
-use crate::control::{CleanUp, Control, KeepingPort, Refusal, Request};
+use crate::control::{CleanUp, Control, Refusal, Request};
 use crate::model::AgentId;
 
 /// Longer than any snapshot's name, which is a commit's.
@@ -24,9 +24,8 @@ impl From<Refusal> for Problem {
     }
 }
 
-fn keeping(control: &Control) -> Result<Arc<dyn KeepingPort>, Problem> {
-    let none = || Problem::new(Code::NotFound, "this fleet keeps no snapshots");
-    control.keeping().ok_or_else(none)
+fn none_kept() -> Problem {
+    Problem::new(Code::NotFound, "this fleet keeps no snapshots")
 }
 
 /// Goes on to its end although the caller may go away: half a clean-up helps nobody.
@@ -39,16 +38,25 @@ async fn to_the_end<T: Serialize + Send + 'static>(
     }
 }
 
-fn id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let Path(id) = path.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
-    if id.len() <= MAX_ID && !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(id);
+/// An extractor of its own, because what cannot be one is no snapshot's name.
+pub(super) struct RescueId(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for RescueId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path: Result<Path<String>, PathRejection> =
+            Path::from_request_parts(parts, state).await;
+        let Path(id) = path.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
+        if id.len() <= MAX_ID && !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Self(id));
+        }
+        Err(Problem::denied(
+            "UNKNOWN_RESCUE".to_owned(),
+            "no snapshot has a name like that".to_owned(),
+            Some("`orchestrator rescue list` lists them".to_owned()),
+        ))
     }
-    Err(Problem::denied(
-        "UNKNOWN_RESCUE".to_owned(),
-        "no snapshot has a name like that".to_owned(),
-        Some("`orchestrator rescue list` lists them".to_owned()),
-    ))
 }
 
 #[derive(Deserialize)]
@@ -63,14 +71,21 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::new(Code::BadRequest, error.body_text()))?;
     let agent = query.agent.map(AgentId::new);
-    Ok(Json(keeping(&control)?.rescues(agent).await?).into_response())
+    Ok(Json(
+        control
+            .keeping()
+            .ok_or_else(none_kept)?
+            .rescues(agent)
+            .await?,
+    )
+    .into_response())
 }
 
 pub(super) async fn show(
     State(control): State<Control>,
-    path: Result<Path<String>, PathRejection>,
+    RescueId(id): RescueId,
 ) -> Result<Response, Problem> {
-    let content = keeping(&control)?.rescue(id(path)?).await?;
+    let content = control.keeping().ok_or_else(none_kept)?.rescue(id).await?;
     Ok(Json(content).into_response())
 }
 
@@ -98,10 +113,10 @@ pub(super) struct RestoreBody {
 
 pub(super) async fn restore(
     State(control): State<Control>,
-    path: Result<Path<String>, PathRejection>,
+    RescueId(id): RescueId,
     Body(body): Body<RestoreBody>,
 ) -> Result<Response, Problem> {
-    let (id, keeping) = (id(path)?, keeping(&control)?);
+    let keeping = control.keeping().ok_or_else(none_kept)?;
     if !body.into.is_absolute() {
         let text = "`into` must be an absolute path on the supervisor's machine";
         return Err(Problem::new(Code::BadRequest, text));
@@ -110,7 +125,7 @@ pub(super) async fn restore(
 }
 
 pub(super) async fn worktrees(State(control): State<Control>) -> Result<Response, Problem> {
-    Ok(Json(keeping(&control)?.worktrees().await?).into_response())
+    Ok(Json(control.keeping().ok_or_else(none_kept)?.worktrees().await?).into_response())
 }
 
 /// The body of `POST /worktrees/{name}/cleanup`.
@@ -128,7 +143,7 @@ pub(super) async fn clean_up(
     Named(agent): Named,
     Body(body): Body<CleanUpBody>,
 ) -> Result<Response, Problem> {
-    let keeping = keeping(&control)?;
+    let keeping = control.keeping().ok_or_else(none_kept)?;
     let how = match (body.dry_run, body.force) {
         (true, _) => CleanUp::Try,
         (false, true) => CleanUp::Force,

@@ -191,25 +191,7 @@ fn lines_safe(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::tests::fake::NOW;
-    use crate::model::LeftOut;
-
-    pub(super) fn rescue() -> RescueView {
-        RescueView {
-            id: "3f2a9c01d4e5".into(),
-            agent: AgentId::worker(2),
-            at: Timestamp(NOW.0 - 125_000),
-            cause: "before a stop".into(),
-            commit: "3f2a9c01d4e5f60718293a4b5c6d7e8f90a1b2c3".into(),
-            reference: "refs/orchestrator/rescue/worker-2/1767322920000-3f2a9c01d4e5".into(),
-            head: Some("0123456789abcdef0123456789abcdef01234567".into()),
-            files: 3,
-            left_out: vec![LeftOut {
-                path: "build/huge.bin".into(),
-                why: "larger than 104857600 bytes".into(),
-            }],
-        }
-    }
+    use crate::api::tests::fake::{NOW, rescue};
 
     #[test]
     fn copies_are_a_table() {

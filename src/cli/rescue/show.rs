@@ -116,9 +116,8 @@ pub(super) fn restored(restored: &Restored) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::rescue;
     use super::*;
-    use crate::api::tests::fake::NOW;
+    use crate::api::tests::fake::{NOW, rescue};
     use crate::model::RescueFile;
 
     fn file(path: &str, kind: RescueKind, size: u64) -> RescueFile {

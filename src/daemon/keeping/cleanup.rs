@@ -1,6 +1,7 @@
 //! Checkouts: what there is, and putting one away. Nothing is deleted: what is proven to be elsewhere,
 //! or forced, goes to the trash, from where it can be put back.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -190,7 +191,7 @@ fn would_be_lost(agent: &AgentId, only_here: &[String]) -> Refusal {
         reason.push_str(line);
     }
     if let Some(more) = only_here.len().checked_sub(MAX_NAMED).filter(|n| *n > 0) {
-        reason.push_str(&format!("\n  and {more} more"));
+        let _ = write!(reason, "\n  and {more} more");
     }
     Refusal {
         code: "NOT_KEPT",
