@@ -290,13 +290,14 @@ fn all(repository: &Repository) -> PortResult<Vec<Kept>> {
         let (Ok(name), Some(commit)) = (reference.name(), reference.target()) else {
             continue;
         };
-        match note_of(repository, commit) {
-            Some(note) => all.push(Kept {
+        if let Some(note) = note_of(repository, commit) {
+            all.push(Kept {
                 note,
                 commit,
                 reference: name.to_owned(),
-            }),
-            None => tracing::warn!(reference = name, "a snapshot that cannot be read"),
+            });
+        } else {
+            tracing::warn!(reference = name, "a snapshot that cannot be read");
         }
     }
     all.sort_by(|a, b| (b.note.at, &b.reference).cmp(&(a.note.at, &a.reference)));

@@ -458,7 +458,7 @@ fn what_a_reference_alone_leads_to_is_named() {
     else {
         panic!("nothing would be lost");
     };
-    assert_eq!(commits, [new.clone()]);
+    assert_eq!(commits, std::slice::from_ref(&new));
     let state = inspect(&checkout);
     assert_eq!(
         world.store.loss_of_checkout(&state, None).unwrap(),
