@@ -8,7 +8,7 @@ use super::context::Context;
 use super::error::Result;
 use super::format::{age, now, safe, size};
 use super::output::{self, Colour};
-use super::wiring::kept::{Alone, Kept};
+use super::wiring::kept::{self, Alone};
 use crate::client::Client;
 use crate::model::{AgentId, CleanedUp, Timestamp, WorktreeView};
 
@@ -77,24 +77,9 @@ enum Door {
 
 impl Door {
     async fn open(context: &Context) -> Result<Self> {
-        match context.running() {
-            Ok(running) => Ok(Self::Running(running.client)),
-            Err(error) if error.exit != Exit::NotRunning => Err(error),
-            Err(_) if context.config.is_some() => {
-                // Says that there is nothing before it asks for an engine.
-                Kept::of(context)?;
-                Ok(Self::Alone(Box::new(Alone::new(context).await?)))
-            }
-            Err(error) => {
-                Err(error.hint("while no supervisor runs, say which fleet with `--config DIR`"))
-            }
-        }
-    }
-
-    async fn list(&self) -> Result<Vec<WorktreeView>> {
-        match self {
-            Self::Running(client) => Ok(client.worktrees().await?),
-            Self::Alone(alone) => alone.worktrees().await,
+        match running(context)? {
+            Some(client) => Ok(Self::Running(client)),
+            None => Ok(Self::Alone(Box::new(Alone::new(context).await?))),
         }
     }
 
@@ -106,6 +91,25 @@ impl Door {
     }
 }
 
+/// `None`: none runs, and it is said which fleet is meant.
+fn running(context: &Context) -> Result<Option<Client>> {
+    match context.running() {
+        Ok(running) => Ok(Some(running.client)),
+        Err(error) if error.exit != Exit::NotRunning => Err(error),
+        Err(_) if context.config.is_some() => Ok(None),
+        Err(error) => {
+            Err(error.hint("while no supervisor runs, say which fleet with `--config DIR`"))
+        }
+    }
+}
+
+async fn all(context: &Context) -> Result<Vec<WorktreeView>> {
+    match running(context)? {
+        Some(client) => Ok(client.worktrees().await?),
+        None => kept::worktrees(context).await,
+    }
+}
+
 pub(super) async fn run(context: &Context, args: &WorktreeArgs) -> Result<Exit> {
     match &args.action {
         Action::List { json } => list(context, *json).await,
@@ -114,7 +118,7 @@ pub(super) async fn run(context: &Context, args: &WorktreeArgs) -> Result<Exit> 
 }
 
 async fn list(context: &Context, json: bool) -> Result<Exit> {
-    let all = Door::open(context).await?.list().await?;
+    let all = all(context).await?;
     if json {
         output::json(&all)?;
     } else {
@@ -149,9 +153,8 @@ fn table(all: &[WorktreeView], now: Timestamp, columns: Option<u16>, colour: Col
 }
 
 async fn clean_up(context: &Context, args: &CleanupArgs) -> Result<Exit> {
-    let door = Door::open(context).await?;
     let wanted: Vec<AgentId> = if args.names.is_empty() {
-        let all = door.list().await?;
+        let all = all(context).await?;
         let surplus = all.into_iter().filter(|view| !view.configured);
         surplus.map(|view| view.agent).collect()
     } else {
@@ -162,6 +165,7 @@ async fn clean_up(context: &Context, args: &CleanupArgs) -> Result<Exit> {
             "every checkout belongs to an agent of the fleet: there is nothing to put away",
         );
     }
+    let door = Door::open(context).await?;
     let (mut done, mut first) = (Vec::new(), None);
     for agent in &wanted {
         match door.clean_up(agent, args).await {

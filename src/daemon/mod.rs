@@ -32,7 +32,7 @@ mod watch;
 
 pub use clock::{SystemClock, SystemEntropy};
 pub use error::DaemonError;
-pub use keeping::{Keeper, restored};
+pub use keeping::{Keeper, restored, worktrees};
 pub use lists::file_name as task_list_file;
 pub use paths::{AgentPaths, FleetPaths};
 pub use preflight::preflight;

@@ -111,6 +111,13 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Every checkout of the fleet that is configured, while no supervisor runs.
+pub(in crate::cli) async fn worktrees(context: &Context) -> Result<Vec<WorktreeView>> {
+    let settings = context.settings()?;
+    let all = daemon::worktrees(&settings.loaded.config).await;
+    all.map_err(daemon_error)
+}
+
 /// What is done in containers, while no supervisor runs. None is started on this state meanwhile.
 pub(in crate::cli) struct Alone(Keeper);
 
@@ -125,10 +132,6 @@ impl Alone {
             &output::say,
         );
         keeper.await.map(Self).map_err(daemon_error)
-    }
-
-    pub(in crate::cli) async fn worktrees(&self) -> Result<Vec<WorktreeView>> {
-        self.0.worktrees().await.map_err(refused)
     }
 
     pub(in crate::cli) async fn clean_up(

@@ -1,6 +1,7 @@
 //! Checkouts: what there is, and putting one away. Nothing is deleted: what is proven to be elsewhere,
 //! or forced, goes to the trash, from where it can be put back.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -8,47 +9,55 @@ use std::path::Path;
 use super::{Keeper, refusal};
 use crate::claude::launch::WORKSPACE;
 use crate::control::{CleanUp, Refusal};
+use crate::daemon::paths::FleetPaths;
 use crate::model::{AgentId, CleanedUp, RescueCause, RescueNote, RescueView, WorktreeView};
 use crate::ports::{ErrorKind, PortError, PortResult};
-use crate::worktree::{Reachability, Trash, sandbox};
+use crate::worktree::{GitStore, Reachability, Trash, sandbox};
 
 /// Entries of one checkout that are counted; what is beyond them is not in its size.
 const MAX_COUNTED: usize = 2_000_000;
 /// Lines of what only a checkout has.
 const MAX_NAMED: usize = 50;
 
+/// Every checkout of a fleet whose agents are these; blocks.
+pub(super) fn worktrees(
+    git: &GitStore,
+    paths: &FleetPaths,
+    fleet: &BTreeSet<AgentId>,
+) -> PortResult<Vec<WorktreeView>> {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let (branch, rescues) = (git.branch_head()?, git.rescues()?);
+    let mut all = Vec::new();
+    for agent in paths.agents_on_disk() {
+        let directory = paths.agent(&agent).checkout();
+        if !directory.is_dir() {
+            continue;
+        }
+        let head = git.worker_head(&agent)?;
+        let distance = match &head {
+            Some(head) => Some(git.ahead_behind(head, &branch)?),
+            None => None,
+        };
+        let newest = rescues.iter().find(|rescue| rescue.agent == agent);
+        all.push(WorktreeView {
+            configured: fleet.contains(&agent),
+            branch: agent.to_string(),
+            bytes: size(&directory),
+            directory: directory.display().to_string(),
+            head,
+            ahead: distance.map(|(ahead, _)| number(ahead)),
+            behind: distance.map(|(_, behind)| number(behind)),
+            snapshot: newest.map(RescueNote::from),
+            agent,
+        });
+    }
+    Ok(all)
+}
+
 impl Keeper {
     pub(super) async fn all_worktrees(&self) -> PortResult<Vec<WorktreeView>> {
         let (paths, fleet) = (self.paths.clone(), self.fleet.clone());
-        crate::daemon::blocking(&self.git, move |git| {
-            let (branch, rescues) = (git.branch_head()?, git.rescues()?);
-            let mut all = Vec::new();
-            for agent in paths.agents_on_disk() {
-                let directory = paths.agent(&agent).checkout();
-                if !directory.is_dir() {
-                    continue;
-                }
-                let head = git.worker_head(&agent)?;
-                let distance = match &head {
-                    Some(head) => Some(git.ahead_behind(head, &branch)?),
-                    None => None,
-                };
-                let newest = rescues.iter().find(|rescue| rescue.agent == agent);
-                all.push(WorktreeView {
-                    configured: fleet.contains(&agent),
-                    branch: agent.to_string(),
-                    bytes: size(&directory),
-                    directory: directory.display().to_string(),
-                    head,
-                    ahead: distance.map(|(ahead, _)| u32::try_from(ahead).unwrap_or(u32::MAX)),
-                    behind: distance.map(|(_, behind)| u32::try_from(behind).unwrap_or(u32::MAX)),
-                    snapshot: newest.map(RescueNote::from),
-                    agent,
-                });
-            }
-            Ok(all)
-        })
-        .await
+        crate::daemon::blocking(&self.git, move |git| worktrees(git, &paths, &fleet)).await
     }
 
     pub(super) async fn put_away(
@@ -57,7 +66,8 @@ impl Keeper {
         how: CleanUp,
     ) -> Result<CleanedUp, Refusal> {
         let checkout = self.paths.agent(agent).checkout();
-        if !checkout.is_dir() {
+        // The name comes from outside: only one that is there becomes a path.
+        if !self.paths.agents_on_disk().contains(agent) || !checkout.is_dir() {
             return Err(Refusal {
                 code: "UNKNOWN_WORKTREE",
                 reason: format!("there is no checkout of `{agent}`"),

@@ -86,30 +86,9 @@ impl Keeper {
         clock: Arc<dyn Clock>,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<Self, DaemonError> {
+        let git = open(config).await?;
         let paths = FleetPaths::new(&config.state_directory);
-        let no_state = |_| DaemonError::Prerequisite {
-            what: "looking for the fleet's state",
-            cause: PortError::new(
-                ErrorKind::NotFound,
-                format!("{} holds no fleet", paths.root().display()),
-            )
-            .hint("nothing has run with this configuration yet: there is nothing to keep"),
-        };
-        std::fs::metadata(paths.store()).map_err(no_state)?;
         let lock = super::start::lock(&paths)?;
-        let (store, url, branch) = (
-            paths.store(),
-            config.repository_url.clone(),
-            config.branch.clone(),
-        );
-        let identity = Identity {
-            name: config.git.name.clone(),
-            email: config.git.email.clone(),
-        };
-        let git =
-            super::join(move || GitStore::open_or_clone(&store, &url, &branch, identity, &|_| {}))
-                .await
-                .map_err(DaemonError::prerequisite("reading the repository"))?;
         super::start::install_tools(&paths)?;
         let image = prepare::image_spec(config);
         runtime
@@ -273,6 +252,37 @@ impl KeepingPort for Keeper {
     async fn clean_up(&self, agent: AgentId, how: CleanUp) -> Result<CleanedUp, Refusal> {
         self.put_away(&agent, how).await
     }
+}
+
+/// The git store of a fleet that has run, without the network.
+async fn open(config: &Config) -> Result<GitStore, DaemonError> {
+    let path = FleetPaths::new(&config.state_directory).store();
+    if !path.is_dir() {
+        let text = format!("{} holds no fleet", config.state_directory.display());
+        return Err(DaemonError::Prerequisite {
+            what: "looking for the fleet's state",
+            cause: PortError::new(ErrorKind::NotFound, text)
+                .hint("nothing has run with this configuration yet: there is nothing to keep"),
+        });
+    }
+    let (url, branch) = (config.repository_url.clone(), config.branch.clone());
+    let identity = Identity {
+        name: config.git.name.clone(),
+        email: config.git.email.clone(),
+    };
+    super::join(move || GitStore::open_or_clone(&path, &url, &branch, identity, &|_| {}))
+        .await
+        .map_err(DaemonError::prerequisite("reading the repository"))
+}
+
+/// Every checkout of a fleet, whether it runs or not; needs no container engine.
+pub async fn worktrees(config: &Config) -> Result<Vec<WorktreeView>, DaemonError> {
+    let git = Arc::new(open(config).await?);
+    let paths = FleetPaths::new(&config.state_directory);
+    let fleet = prepare::agents(config).into_iter().collect();
+    super::blocking(&git, move |git| cleanup::worktrees(git, &paths, &fleet))
+        .await
+        .map_err(DaemonError::prerequisite("reading the checkouts"))
 }
 
 /// What was written, as the front doors tell it.
