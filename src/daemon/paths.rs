@@ -13,6 +13,7 @@ use crate::model::AgentId;
 ///   compose.json             the containers, as Compose would write them
 ///   log/supervisor.log       log/agents/NAME.log
 ///   opt/                     helper and scripts, mounted read-only into every instance
+///   gates/                   log/, results/, cache/, and runs/ while one is run
 ///   scratch/                 temporary files that must be on the same filesystem
 ///   agents/NAME/
 ///     checkout/              the agent's clone, /workspace (read-write)
@@ -85,6 +86,11 @@ impl FleetPaths {
             .collect();
         agents.sort_by_key(AgentId::worker_number);
         agents
+    }
+
+    /// Everything of gates; `daemon/gates` knows what lies in it.
+    pub fn gates(&self) -> PathBuf {
+        self.root.join("gates")
     }
 
     pub fn agent(&self, agent: &AgentId) -> AgentPaths {
