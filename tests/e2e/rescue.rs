@@ -95,6 +95,12 @@ fn uncommitted_work_outlives_a_restart_a_kill_and_a_stop() {
     same_bytes(&stage, "worker-1", &back, &files);
     same_bytes(&stage, "worker-1", &back, &["two.txt"]);
 
+    inside(&stage, "worker-1", "printf asked > asked.txt");
+    stage.run(&["rescue", "now"]).says(&["worker-1: "]).ok();
+    let copy = copies(&stage, "worker-1")[0].clone();
+    assert_eq!(copy["cause"], "asked for");
+    same_bytes(&stage, "worker-1", &restored(&stage, &copy), &["asked.txt"]);
+
     inside(&stage, "worker-1", "printf three > three.txt");
     let view = stage.view();
     let container = agent(&view, "worker-1").container.clone().unwrap();
