@@ -30,6 +30,7 @@ mod rescue;
 mod restart;
 mod run;
 mod status;
+mod task;
 mod trash;
 mod up;
 mod view;

@@ -208,6 +208,7 @@ impl Fleetrun {
             view,
             herald: Arc::new(Herald::new(about(&house))),
             keeper: Arc::new(Keeper::of(&house)),
+            queue: queue.clone(),
         };
         let end = CancellationToken::new();
         let tracker = TaskTracker::new();
@@ -237,7 +238,6 @@ impl Fleetrun {
             lists: lists.clone(),
             agents,
             lease: house.config.tasks.lease,
-            attempts: house.config.tasks.attempts,
             again: Vec::new(),
         };
         let effects = Effects::new(
