@@ -52,6 +52,7 @@ pub use input::{
     RemoteOutcome, SeenContainer,
 };
 pub use policy::Policy;
+use pool::NotLent;
 pub use pool::{Lease, Lending, Pool, Standing};
 pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
@@ -218,7 +219,11 @@ impl Supervisor {
                 incarnation,
                 credential,
                 reason,
-            } => self.on_lend_failed(now, &agent, incarnation, &credential, &reason),
+                restart,
+            } => {
+                let why = NotLent { reason, restart };
+                self.on_lend_failed(now, &agent, incarnation, &credential, &why);
+            }
             Event::Refreshed {
                 credential,
                 expires_at,
