@@ -99,6 +99,9 @@ pub enum Event {
         incarnation: Incarnation,
         credential: CredentialId,
         reason: String,
+        /// From its next start on it can be had: an API key that its Claude Code has not been told to
+        /// accept.
+        restart: bool,
     },
     /// The access token of a login was renewed; its files are not written into instances yet.
     Refreshed {

@@ -53,6 +53,7 @@ pub use input::{
     RemoteOutcome, RescueOutcome, SeenContainer,
 };
 pub use policy::Policy;
+use pool::NotLent;
 pub use pool::{Lease, Lending, Pool, Standing};
 pub use rescue::Rescuing;
 pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
@@ -221,7 +222,11 @@ impl Supervisor {
                 incarnation,
                 credential,
                 reason,
-            } => self.on_lend_failed(now, &agent, incarnation, &credential, &reason),
+                restart,
+            } => {
+                let why = NotLent { reason, restart };
+                self.on_lend_failed(now, &agent, incarnation, &credential, &why);
+            }
             Event::Refreshed {
                 credential,
                 expires_at,

@@ -288,6 +288,7 @@ impl World {
         container.running = true;
         let lent = self.fleet().agents[agent].credential.clone();
         self.equip(agent, lent);
+        self.approve(agent);
         self.doors.insert(agent.clone(), incarnation);
         Event::Launched {
             agent: agent.clone(),

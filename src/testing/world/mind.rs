@@ -1,5 +1,7 @@
 //! What an agent's Claude Code does, as far as the outside can tell.
 
+use std::collections::BTreeSet;
+
 use crate::model::{CallbackId, CredentialId, Screen, SessionId, SessionNote, Timestamp};
 
 /// What every mind says it is, unless told otherwise.
@@ -52,6 +54,8 @@ pub struct Mind {
     pub dialog_at_start: Option<String>,
     /// What its instance has: a credential and which edition of its token.
     pub credential: Option<(CredentialId, u64)>,
+    /// Keys it may use without a question, with the edition of each.
+    pub approved: BTreeSet<(CredentialId, u64)>,
     /// The dialog of the limit opens at the next one; once per process.
     pub dialog_at_limit: bool,
     /// Its hooks do not run.
@@ -80,6 +84,7 @@ impl Mind {
             computes: false,
             dialog_at_start: None,
             credential: None,
+            approved: BTreeSet::new(),
             dialog_at_limit: false,
             mute: false,
             version: TESTED_VERSION.to_owned(),
