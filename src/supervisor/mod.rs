@@ -38,6 +38,7 @@ mod policy;
 mod pool;
 mod proof;
 mod remote;
+mod rescue;
 mod screens;
 mod state;
 mod texts;
@@ -50,11 +51,13 @@ pub use canary::{Signals, Trust};
 pub use evidence::{Evidence, Examination, SessionSeen, TranscriptSeen, VitalsSeen};
 pub use input::{
     Again, Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
-    RemoteOutcome, SeenContainer, WorkFound,
+    RemoteOutcome, RescueOutcome, SeenContainer, WorkFound,
 };
 pub use policy::{Policy, Proof};
+use pool::NotLent;
 pub use pool::{Lease, Lending, Pool, Standing};
 pub use proof::{Claimed, Repair};
+pub use rescue::Rescuing;
 pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
 
@@ -125,6 +128,7 @@ impl Supervisor {
         self.cause = evidence::asked(&request);
         let reply = match request {
             Request::Restart { agent } => self.request_restart(now, &agent),
+            Request::Rescue { agent } => self.request_rescue(now, agent.as_ref()),
             Request::Plan => self.request_plan(now),
             Request::Fetch => self.request_fetch(now),
             Request::RetryCredential { credential } => {
@@ -220,7 +224,11 @@ impl Supervisor {
                 incarnation,
                 credential,
                 reason,
-            } => self.on_lend_failed(now, &agent, incarnation, &credential, &reason),
+                restart,
+            } => {
+                let why = NotLent { reason, restart };
+                self.on_lend_failed(now, &agent, incarnation, &credential, &why);
+            }
             Event::Refreshed {
                 credential,
                 expires_at,
@@ -244,6 +252,11 @@ impl Supervisor {
             }
             Event::TaskCreated { owner, task, open } => self.on_task_created(&owner, &task, open),
             Event::TaskFinished { agent, task } => self.on_task_finished(&agent, &task),
+            Event::Rescued {
+                agent,
+                began,
+                outcome,
+            } => self.on_rescued(now, &agent, began, outcome),
             Event::Imported { agent, outcome } => self.on_imported(now, &agent, outcome),
             Event::MergeFinished {
                 agent,
@@ -275,6 +288,7 @@ impl Supervisor {
             self.expire_imports(now);
             self.look_at_quiet_ones(now);
             self.examine_quiet_ones(now);
+            self.rescue_at_interval(now);
         }
         self.expire_remote(now);
         self.settle(now);
@@ -292,6 +306,7 @@ impl Supervisor {
             .chain(self.merging_deadlines())
             .chain(self.quiet_deadlines())
             .chain(self.examination_deadlines())
+            .chain(self.rescue_deadlines())
             .chain(self.planning_deadline())
             .chain(self.pool_deadlines())
             .min_by_key(|(at, _)| *at)
@@ -311,6 +326,7 @@ impl Supervisor {
         self.plan_if_needed(now);
         self.dispatch(now);
         self.plan_examinations(now);
+        self.plan_rescues(now);
         self.end_if_done(now);
     }
 

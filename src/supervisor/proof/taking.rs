@@ -121,8 +121,10 @@ impl Supervisor {
                 tasks.push(claim.task.clone());
             }
         }
-        let new = agent.offered.as_ref() != Some(&head);
-        if tasks.is_empty() && (!new || self.fleet.branch_head.as_ref() == Some(&head)) {
+        let known = agent.offered.as_ref() == Some(&head);
+        let there = self.fleet.branch_head.as_ref() == Some(&head);
+        if tasks.is_empty() && (known || there) {
+            agent.offered = Some(head);
             return false;
         }
         agent.offered = Some(head.clone());
