@@ -18,4 +18,4 @@ pub use runtime::{
     AttachedTerminal, ContainerSpec, ExecOutput, ExecSpec, ImageSpec, Mount, NetworkInfo,
     ObservedContainer, ProgressLine, Runtime, RuntimeEvent, RuntimeEventKind, RuntimeInfo, Vitals,
 };
-pub use store::{Appended, Record, Store};
+pub use store::{Append, Appended, Record, Store};
