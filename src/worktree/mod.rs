@@ -10,6 +10,7 @@
 //!   refs/workers/<agent>/head        the agent's newest imported commit
 //!   refs/workers/<agent>/previous/*  imported commits the agent has since rewritten
 //!   refs/orchestrator/replaced/*     remote commits a forced push took away
+//!   refs/orchestrator/rescue/<agent>/*   uncommitted work of that agent, snapshot by snapshot
 //! <state>/agents/<agent>/checkout    `clone --shared` of the store; the agent's own
 //! ```
 //!
@@ -28,10 +29,13 @@ pub mod exchange;
 mod making;
 mod merge;
 mod push;
+mod reachable;
 mod read;
 mod remote;
+mod rescue;
 pub mod sandbox;
 mod store;
+mod trash;
 
 pub use beneath::{open_beneath, read_beneath, rename_beneath};
 pub use bundle::BundleSource;
@@ -39,5 +43,8 @@ pub use checkout::{Checkout, CheckoutSpec};
 pub use conflict::ConflictFile;
 pub use merge::{FileEdit, MergeOutcome};
 pub use push::PushOutcome;
+pub use reachable::Reachability;
 pub use remote::Fetched;
+pub use rescue::{RescueReason, Restored, Retention, Thinned};
 pub use store::{GitStore, Identity};
+pub use trash::{Trash, TrashEntry};
