@@ -10,10 +10,12 @@ mod access;
 mod bind;
 mod codes;
 mod handlers;
+mod keeping;
 mod limits;
 mod router;
 mod serve;
 mod stream;
+mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    init, logs, man, restart, status, up, view,
+    init, logs, man, rescue, restart, status, task, trash, up, view, worktree,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -61,10 +61,14 @@ pub enum Command {
     Down(down::DownArgs),
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
+    Task(task::TaskArgs),
     Attach(attach::AttachArgs),
     Logs(logs::LogsArgs),
     Credentials(credentials::CredentialsArgs),
     Restart(restart::RestartArgs),
+    Rescue(rescue::RescueArgs),
+    Worktree(worktree::WorktreeArgs),
+    Trash(trash::TrashArgs),
     /// Ask the manager to plan new tasks now
     Plan,
     /// Fetch the remote now, instead of at the next interval

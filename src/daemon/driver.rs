@@ -325,6 +325,7 @@ impl Driver {
                 // An agent may wait for its next task, which needs no more than the claim.
                 Action::Complete { .. }
                 | Action::Release { .. }
+                | Action::NoteAttempts { .. }
                 | Action::CreateTask(_)
                 | Action::ReadTaskLists => self.later.push_back(action),
                 Action::Claim { .. } => {
@@ -339,6 +340,7 @@ impl Driver {
                 | Action::Examine { .. }
                 | Action::CheckSession { .. }
                 | Action::StopContainer { .. }
+                | Action::Rescue { .. }
                 | Action::Lend { .. }
                 | Action::Refresh { .. }
                 | Action::CloseDialog { .. }

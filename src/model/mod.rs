@@ -5,11 +5,14 @@
 
 pub mod about;
 pub mod agent;
+pub mod attempt;
 pub mod credential;
 pub mod explain;
 pub mod gate;
 pub mod hook;
 pub mod ids;
+pub mod kept;
+pub mod listing;
 pub mod receipt;
 pub mod request;
 pub mod rescue;
@@ -19,12 +22,16 @@ pub mod view;
 
 pub use about::About;
 pub use agent::{CredentialKind, Role};
+pub use attempt::{AttemptEnd, AttemptNote};
 pub use credential::{CredentialInfo, CredentialView, Fault, QuotaWindow, Window, Windows};
 pub use explain::{Cause, Explanation, Grade, Signal};
 pub use gate::{GateCounts, GateEvent, GateOutcome, GateRecord, GateView, RunningGate};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
+};
+pub use kept::{
+    CleanedUp, KeptView, RescueCause, RescueContent, RescueNote, Restored, WorktreeView,
 };
 pub use receipt::{CommitNote, Missing, Receipt, SentBack};
 pub use request::{Ending, Reply, Request};

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    AgentId, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation, SessionId,
-    TaskId, TaskSource,
+    AgentId, AttemptNote, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation,
+    RescueCause, SessionId, TaskId, TaskSource,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,15 @@ pub enum Action {
         incarnation: Incarnation,
         after: Duration,
     },
-    /// → `Exited`, from the engine or from the effect, whichever comes first.
+    /// Copy its uncommitted work into the store: in its container, or in a throwaway one where that
+    /// is of no use. Before a launch it is done first. → `Rescued`
+    Rescue {
+        agent: AgentId,
+        incarnation: Incarnation,
+        cause: RescueCause,
+    },
+    /// Its uncommitted work is copied first, as far as that is possible in bounded time. → `Rescued`;
+    /// `Exited`, from the engine or from the effect, whichever comes first.
     StopContainer {
         agent: AgentId,
         incarnation: Incarnation,
@@ -92,20 +100,32 @@ pub enum Action {
         task: TaskId,
         fence: u64,
         result: String,
+        past: Vec<AttemptNote>,
     },
-    /// Give up a claim: back into the queue, or failed when the attempts are used up. → `TaskFinished`
+    /// Give up a claim: back into the queue, which counts for nothing, or failed for good. →
+    /// `TaskFinished`
     Release {
         agent: AgentId,
         task: TaskId,
         fence: u64,
         reason: String,
         retry: bool,
+        past: Vec<AttemptNote>,
+    },
+    /// Keep with the task how its attempts ended and which life goes on with it. → nothing; what is
+    /// lost on the way is told again with the next word about that claim.
+    NoteAttempts {
+        task: TaskId,
+        fence: u64,
+        incarnation: Incarnation,
+        past: Vec<AttemptNote>,
     },
     /// → `QueueChanged`
     CreateTask(NewTask),
     /// Read all task lists again, from the manager's checkout and from the branch. → `QueueChanged`
     ReadTaskLists,
-    /// Take an agent's commits into the store, `after` a while if it goes on meanwhile. → `Imported`
+    /// Take an agent's commits into the store, `after` a while if it goes on meanwhile; what is not
+    /// committed is copied before. → `Rescued`, `Imported`
     Import {
         agent: AgentId,
         incarnation: Incarnation,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Supervisor;
 use super::action::{Action, ClaimFor};
 use super::input::{Inventory, SeenContainer};
-use super::lifecycle::finish_action;
+use super::lifecycle::{Exit, finish_action};
 use super::state::Phase;
 use crate::model::{AgentId, Incarnation, Timestamp};
 
@@ -107,6 +107,7 @@ impl Supervisor {
             .map(|c| c.name.clone());
         let same = agent.incarnation == life && agent.container == name;
         agent.missing = false;
+        agent.rescuing.touch(now);
         // Whether it arrived is not known: it is lent again.
         if let Some(lending) = &mut agent.lease.lending {
             lending.sent = false;
@@ -222,9 +223,12 @@ impl Supervisor {
                     agent: id.clone(),
                     incarnation,
                 });
-                let code = exited.and_then(|c| c.exit_code);
-                let oom = exited.is_some_and(|c| c.out_of_memory);
-                self.on_exited(now, id, incarnation, code, oom);
+                let exit = Exit {
+                    code: exited.and_then(|c| c.exit_code),
+                    out_of_memory: exited.is_some_and(|c| c.out_of_memory),
+                    unseen: first,
+                };
+                self.on_exited(now, id, incarnation, exit);
             }
         }
     }
@@ -249,5 +253,6 @@ impl Supervisor {
             });
         }
         self.actions.extend(actions);
+        self.tell_attempts(id);
     }
 }

@@ -113,6 +113,7 @@ impl Supervisor {
         agent.evidence.hook(now, &report.fact);
         // A spooled one may be older than what the agent has by now.
         agent.lease.in_use |= !report.spooled && begins_a_turn(&report.fact);
+        agent.rescuing.hook(now, &report.fact);
         if !matches!(report.fact, HookFact::Notified { .. }) {
             agent.doubted = false;
             agent.free_looks = 0;
@@ -255,6 +256,7 @@ impl Supervisor {
             fence: held.fence,
             text,
             outcome: FinishAs::Done,
+            past: held.past,
         };
         let complete = finish_action(id, &finishing);
         agent.finishing.push(finishing);

@@ -1,19 +1,28 @@
 //! A fleet that is not there: answers as told, remembers what was asked.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::control::{ControlError, ControlPort, Reply, Request, StatusReport};
+use crate::control::{
+    CleanUp, ControlError, ControlPort, KeepingPort, Refusal, Reply, Request, StatusReport,
+};
+use crate::coordination::rules::{self, Claimant};
+use crate::coordination::view::View;
+use crate::coordination::{NewTask, Retry};
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::{
     AgentView, DiskView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView,
     UsageView,
 };
 use crate::model::{
-    About, AgentId, Cause, Explanation, Grade, HookAnswer, HookReport, Incarnation, Role, Signal,
-    Timestamp,
+    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, Explanation, Grade, HookAnswer,
+    HookReport, Incarnation, LeftOut, RescueContent, RescueView, Restored, Role, Signal,
+    TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
 };
 
 pub(crate) struct FakeControl {
@@ -92,9 +101,165 @@ impl ControlPort for FakeControl {
         Ok((agent == why.agent).then_some(why))
     }
 
+    async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
+        Ok(tasks().page(&filter))
+    }
+
+    async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
+        let (known, nearest) = (tasks().report(&id), tasks().nearest(&id));
+        Ok(known.map_or(FoundTask::Unknown { nearest }, |report| {
+            FoundTask::Known(Box::new(report))
+        }))
+    }
+
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
     }
+
+    fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {
+        Some(Arc::new(FakeKeeping))
+    }
+}
+
+/// One snapshot of worker 1; nothing may be put away without force.
+struct FakeKeeping;
+
+impl FakeKeeping {
+    fn find(id: &str) -> Result<RescueView, Refusal> {
+        let one = rescue();
+        if one.id.starts_with(id) {
+            return Ok(one);
+        }
+        Err(Refusal {
+            code: "UNKNOWN_RESCUE",
+            reason: format!("there is no snapshot {id:?}"),
+            hint: None,
+        })
+    }
+}
+
+#[async_trait]
+impl KeepingPort for FakeKeeping {
+    async fn rescues(&self, agent: Option<AgentId>) -> Result<Vec<RescueView>, Refusal> {
+        let mut all = vec![rescue()];
+        all.retain(|one| agent.as_ref().is_none_or(|id| one.agent == *id));
+        Ok(all)
+    }
+
+    async fn rescue(&self, id: String) -> Result<RescueContent, Refusal> {
+        Ok(RescueContent {
+            rescue: Self::find(&id)?,
+            files: Vec::new(),
+        })
+    }
+
+    async fn restore(&self, id: String, into: PathBuf) -> Result<Restored, Refusal> {
+        Ok(Restored {
+            rescue: Self::find(&id)?,
+            directory: into.display().to_string(),
+            files: 1,
+            staged: 0,
+            extras: 0,
+            deleted: Vec::new(),
+            left_out: Vec::new(),
+        })
+    }
+
+    async fn worktrees(&self) -> Result<Vec<WorktreeView>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn clean_up(&self, agent: AgentId, how: CleanUp) -> Result<CleanedUp, Refusal> {
+        if how == CleanUp::IfKept {
+            return Err(Refusal {
+                code: "NOT_KEPT",
+                reason: "a file is nowhere else".into(),
+                hint: None,
+            });
+        }
+        Ok(CleanedUp {
+            agent,
+            trash: (how == CleanUp::Force).then(|| "1-checkout".into()),
+            until: None,
+            rescue: None,
+            only_here: vec!["file a".into()],
+        })
+    }
+}
+
+pub(crate) fn rescue() -> RescueView {
+    RescueView {
+        id: "3f2a9c01d4e5".into(),
+        agent: AgentId::worker(1),
+        at: Timestamp(NOW.0 - 125_000),
+        cause: "before a stop".into(),
+        commit: "3f2a9c01d4e5f60718293a4b5c6d7e8f90a1b2c3".into(),
+        reference: "refs/orchestrator/rescue/worker-1/1767322920000-3f2a9c01d4e5".into(),
+        head: Some("0123456789abcdef0123456789abcdef01234567".into()),
+        files: 3,
+        left_out: vec![LeftOut {
+            path: "build/huge.bin".into(),
+            why: "larger than 104857600 bytes".into(),
+        }],
+    }
+}
+
+/// One that is done after a crash, one that failed, and one that waits for that.
+pub(crate) fn tasks() -> View {
+    let mut view = View::default();
+    let worker = AgentId::worker(1);
+    let at = |seconds: i64| Timestamp(NOW.0 - 3_600_000 + seconds * 1000);
+    let new = |id: &str, dependencies: &[&str]| NewTask {
+        id: id.into(),
+        description: format!("write {id}\nand test it"),
+        priority: 0,
+        owner: Some(worker.clone()),
+        dependencies: dependencies.iter().map(|id| TaskId::new(*id)).collect(),
+        labels: vec!["docs".to_owned()],
+        context: TaskContext::default(),
+        source: TaskSource::TaskList { worker: 1 },
+    };
+    let who = Claimant {
+        agent: &worker,
+        incarnation: Incarnation(1),
+        lease: Duration::from_secs(3600),
+    };
+    let crash = |number| AttemptNote {
+        number,
+        fence: 1,
+        agent: worker.clone(),
+        incarnation: Incarnation(1),
+        began: at(1),
+        ended: at(60),
+        end: AttemptEnd::Crashed,
+        cause: "killed (exit 137)".to_owned(),
+    };
+    let crashed = |id: &str, created: i64| {
+        let task = rules::create(&new(id, &[]), at(created)).unwrap();
+        let task = rules::claim(&task, who, Vec::new(), at(1))
+            .unwrap()
+            .unwrap();
+        let note = rules::note(&task, 1, Incarnation(2), &[crash(1)], at(60));
+        note.unwrap().unwrap()
+    };
+    let mut done = crashed("w1-done", 0);
+    done = rules::complete(&done, 1, "did it", at(90))
+        .unwrap()
+        .unwrap();
+    let receipt = serde_json::json!({
+        "task": "w1-done", "agent": "worker-1", "fence": 1, "claimed_at": at(90), "proven_at": at(95),
+        "commits": [{"id": "0123456789abcdef0123456789abcdef01234567", "subject": "write it"}],
+        "commit_count": 1, "landed": "89abcdef0123456789abcdef0123456789abcdef",
+    });
+    done.receipt = Some(serde_json::from_value(receipt).unwrap());
+    view.put(1, done);
+    let failed = rules::fail(&crashed("w1-fails", 1), 1, "no more", Retry::Never, at(99));
+    view.put(2, failed.unwrap().unwrap());
+    view.put(
+        3,
+        rules::create(&new("w1-waits", &["w1-fails"]), at(2)).unwrap(),
+    );
+    view
 }
 
 /// 2026-01-02T03:04:05Z.
@@ -250,6 +415,7 @@ pub(crate) fn why() -> Explanation {
         restarts: 1,
         crashes: 1,
         crashes_allowed: 5,
+        kept: crate::model::KeptView::default(),
         notices: vec![Notice {
             at: ago(120),
             agent: Some(AgentId::worker(1)),
@@ -304,5 +470,6 @@ fn agent(id: AgentId, state: &str, reason: &str, seconds: i64) -> AgentView {
         last_hook: None,
         last_hook_at: None,
         signals: crate::model::view::SignalsView::default(),
+        kept: crate::model::KeptView::default(),
     }
 }

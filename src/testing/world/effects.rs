@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::mind::Doing;
 use super::{Container, Waiting, World};
-use crate::model::{AgentId, HookFact, Incarnation, Screen, SessionNote, Timestamp};
+use crate::model::{
+    AgentId, AttemptNote, HookFact, Incarnation, RescueCause, Screen, SessionNote, TaskId,
+    Timestamp,
+};
 use crate::supervisor::{
     Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
 };
@@ -17,6 +20,7 @@ pub(super) fn is_done_at_once(action: &Action) -> bool {
             | Action::Claim { .. }
             | Action::Complete { .. }
             | Action::Release { .. }
+            | Action::NoteAttempts { .. }
             | Action::CreateTask(_)
             | Action::ReadTaskLists
             | Action::Finish { .. }
@@ -79,8 +83,10 @@ impl World {
                 task,
                 fence,
                 result,
+                past,
             } => {
-                if self.queue.complete(&task, fence, &result) {
+                self.keep_attempts(&task, fence, &past);
+                if self.queue.complete(now, &task, fence, &result) {
                     self.check_completion(&agent, &task);
                 }
                 Some(Event::TaskFinished { agent, task })
@@ -89,11 +95,22 @@ impl World {
                 agent,
                 task,
                 fence,
+                reason,
                 retry,
-                ..
+                past,
             } => {
-                self.queue.release(&task, fence, retry);
+                self.keep_attempts(&task, fence, &past);
+                self.queue.release(now, &task, fence, &reason, retry);
                 Some(Event::TaskFinished { agent, task })
+            }
+            Action::NoteAttempts {
+                task,
+                fence,
+                incarnation,
+                past,
+            } => {
+                self.queue.note(now, &task, fence, incarnation, &past);
+                None
             }
             Action::CreateTask(new) => {
                 self.queue.create(now, new);
@@ -110,6 +127,13 @@ impl World {
         let queue = self.queue.view(&self.policy.agents());
         self.inbox.push_back(Event::QueueChanged(queue));
         self.inbox.extend(result);
+    }
+
+    fn keep_attempts(&mut self, task: &TaskId, fence: u64, past: &[AttemptNote]) {
+        if let Some(last) = past.last() {
+            let now = self.now;
+            self.queue.note(now, task, fence, last.incarnation, past);
+        }
     }
 
     /// Carries out the first action that is due. False if there is none.
@@ -132,6 +156,7 @@ impl World {
                 ..
             } => {
                 self.git.check_out(&agent);
+                self.check_kept(&agent);
                 let event = self.launch(&agent, incarnation);
                 if matches!(event, Event::Launched { .. })
                     && let Some(mind) = self.minds.get_mut(&agent)
@@ -160,7 +185,12 @@ impl World {
             }
             Action::StopContainer {
                 agent, incarnation, ..
-            } => self.stop(&agent, incarnation),
+            } => {
+                let kept = self.rescue(&agent, RescueCause::Stop);
+                let ended = self.stop(&agent, incarnation);
+                return self.after_effect(kept.into_iter().chain(ended).collect());
+            }
+            Action::Rescue { agent, cause, .. } => self.rescue(&agent, cause),
             Action::TakeInventory { .. } => Some(Event::InventoryTaken(self.inventory())),
             Action::Paste {
                 agent,
@@ -190,7 +220,13 @@ impl World {
                 }
                 Some(self.look(&agent, incarnation))
             }
-            Action::Import { agent, .. } => Some(self.import(agent)),
+            Action::Import { agent, .. } => {
+                let dirty = !self.minds[&agent].dirty.is_empty();
+                let kept = dirty.then(|| self.rescue(&agent, RescueCause::TurnEnd));
+                let imported = self.import(agent);
+                let events = kept.flatten().into_iter().chain([imported]);
+                return self.after_effect(events.collect());
+            }
             Action::Merge { agent, commit, .. } => {
                 let outcome = self.git.merge(&commit);
                 Some(Event::MergeFinished {
@@ -252,6 +288,7 @@ impl World {
         container.running = true;
         let lent = self.fleet().agents[agent].credential.clone();
         self.equip(agent, lent);
+        self.approve(agent);
         self.doors.insert(agent.clone(), incarnation);
         Event::Launched {
             agent: agent.clone(),
