@@ -38,6 +38,12 @@ pub struct Mind {
     pub escaped: bool,
     /// Uncommitted paths.
     pub dirty: Vec<String>,
+    /// Times it wrote something it has not committed, and how many of them are in a snapshot or a
+    /// commit.
+    pub written: u64,
+    pub kept: u64,
+    /// As far as this nobody could keep them: a snapshot failed.
+    pub excused: u64,
     /// Pastes that vanish although the pane took them.
     pub swallow: u32,
     /// The process stands still (SIGSTOP): its screen stays as it is, nothing is heard of it.
@@ -70,6 +76,9 @@ impl Mind {
             received: Vec::new(),
             escaped: false,
             dirty: Vec::new(),
+            written: 0,
+            kept: 0,
+            excused: 0,
             swallow: 0,
             stopped: None,
             computes: false,
@@ -135,6 +144,7 @@ impl Mind {
 
     pub fn takes(&mut self, text: &str) {
         self.received.push(text.to_owned());
+        self.written += 1;
         self.escaped = false;
         self.doing = Doing::Working {
             text: text.to_owned(),
