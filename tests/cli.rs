@@ -12,12 +12,15 @@ use async_trait::async_trait;
 use orchestrator::api::{Access, bind_unix, router, serve_unix};
 use orchestrator::cli::Exit;
 use orchestrator::client::registry::{self, Entry};
-use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, StatusReport};
+use orchestrator::control::{
+    ControlError, ControlPort, Denial, Ending, GateRequest, GateStream, Reply, Request,
+    StatusReport,
+};
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
 use orchestrator::model::{
-    About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, Role, Timestamp,
+    About, AgentId, Explanation, GateView, HookAnswer, HookReport, Incarnation, Role, Timestamp,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +157,14 @@ impl ControlPort for Fleet {
             "history": vec![change; history.min(1)],
         });
         Ok(Some(serde_json::from_value(why).unwrap()))
+    }
+
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Denial>, ControlError> {
+        Err(ControlError::Gone)
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -183,7 +183,7 @@ async fn ask(control: &Control, request: Request) -> Result<Response, Problem> {
 }
 
 /// A JSON body whose errors are problems of ours.
-pub(super) struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;

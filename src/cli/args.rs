@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    init, logs, man, restart, status, up, view,
+    gates, init, logs, man, restart, status, up, view,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -64,6 +64,7 @@ pub enum Command {
     Attach(attach::AttachArgs),
     Logs(logs::LogsArgs),
     Credentials(credentials::CredentialsArgs),
+    Gates(gates::GatesArgs),
     Restart(restart::RestartArgs),
     /// Ask the manager to plan new tasks now
     Plan,

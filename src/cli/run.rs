@@ -10,7 +10,7 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, init, logs, man, output, plan, restart, status, up, view,
+    explain, fetch, gates, init, logs, man, output, plan, restart, status, up, view,
 };
 
 /// Runs the program: the whole of `main`.
@@ -77,6 +77,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Attach(args) => attach::run(&context, &args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
         Command::Credentials(args) => credentials::run(&context, &args).await,
+        Command::Gates(args) => gates::run(&context, &args).await,
         Command::Restart(args) => restart::run(&context, &args).await,
         Command::Plan => plan::run(&context).await,
         Command::Fetch => fetch::run(&context).await,

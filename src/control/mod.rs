@@ -6,11 +6,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
-use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, SessionId};
+use crate::model::{
+    About, AgentId, Explanation, GateEvent, GateView, HookAnswer, HookReport, Incarnation,
+    SessionId,
+};
 
 /// Why the driver could not answer at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +55,37 @@ pub trait ControlPort: Send + Sync {
         history: usize,
     ) -> Result<Option<Explanation>, ControlError>;
 
+    /// All gates, in their order, and what came of them so far.
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError>;
+
+    /// Runs gates now, whatever is known of the tree. Dropping the stream ends the run.
+    async fn run_gates(
+        &self,
+        request: GateRequest,
+    ) -> Result<Result<GateStream, Denial>, ControlError>;
+
     /// The newest snapshot, and a way to wait for the next.
     fn view(&self) -> watch::Receiver<Arc<FleetView>>;
+}
+
+/// Which gates to run, on what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GateRequest {
+    /// A branch, an agent or the beginning of a commit's id; `None`: the tip of the branch.
+    pub commit: Option<String>,
+    /// This one alone.
+    pub gate: Option<String>,
+}
+
+/// What happens in a run of gates, as it happens.
+pub type GateStream = BoxStream<'static, GateEvent>;
+
+/// A request that is refused: a stable code, a reason and the next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    pub code: String,
+    pub reason: String,
+    pub hint: Option<String>,
 }
 
 /// What Claude Code's status line told about an agent.

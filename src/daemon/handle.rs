@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::gates::Gates;
 use super::program::Herald;
-use crate::control::{ControlError, ControlPort, StatusReport};
+use crate::control::{ControlError, ControlPort, Denial, GateRequest, GateStream, StatusReport};
 use crate::model::view::FleetView;
-use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Reply, Request};
+use crate::model::{About, AgentId, Explanation, GateView, HookAnswer, HookReport, Reply, Request};
 use crate::supervisor::Event;
 
 /// Inputs that wait for the driver. A decision takes about a millisecond, so a full queue means
@@ -73,6 +74,7 @@ pub(super) struct DriverHandle {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<Arc<FleetView>>,
     pub(super) herald: Arc<Herald>,
+    pub(super) gates: Gates,
 }
 
 impl DriverHandle {
@@ -142,6 +144,17 @@ impl ControlPort for DriverHandle {
             })
         })
         .await?
+    }
+
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        Ok(self.gates.views())
+    }
+
+    async fn run_gates(
+        &self,
+        request: GateRequest,
+    ) -> Result<Result<GateStream, Denial>, ControlError> {
+        Ok(self.gates.stream(request).await)
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -201,6 +201,7 @@ impl Fleetrun {
             inputs,
             view,
             herald: Arc::new(Herald::new(about(&house))),
+            gates: house.gates.clone(),
         };
         let end = CancellationToken::new();
         let tracker = TaskTracker::new();

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use orchestrator::control::{Control, ControlError, ControlPort, Reply, Request, StatusReport};
+use orchestrator::control::{
+    Control, ControlError, ControlPort, Denial, GateRequest, GateStream, Reply, Request,
+    StatusReport,
+};
 use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    About, AgentId, CommitId, Explanation, HookAnswer, HookFact, HookReport, Incarnation,
+    About, AgentId, CommitId, Explanation, GateView, HookAnswer, HookFact, HookReport, Incarnation,
     ProjectId, SessionId, Timestamp,
 };
 use serde_json::{Value, json};
@@ -118,6 +121,14 @@ impl ControlPort for FakeDriver {
         _history: usize,
     ) -> Result<Option<Explanation>, ControlError> {
         Ok(None)
+    }
+
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Denial>, ControlError> {
+        Err(ControlError::Gone)
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -3,17 +3,20 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use tokio::sync::watch;
 
-use crate::control::{ControlError, ControlPort, Reply, Request, StatusReport};
+use crate::control::{
+    ControlError, ControlPort, Denial, GateRequest, GateStream, Reply, Request, StatusReport,
+};
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
 use crate::model::view::{
     AgentView, DiskView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView,
     UsageView,
 };
 use crate::model::{
-    About, AgentId, Cause, Explanation, Grade, HookAnswer, HookReport, Incarnation, Role, Signal,
-    Timestamp,
+    About, AgentId, Cause, Explanation, GateCounts, GateEvent, GateView, Grade, HookAnswer,
+    HookReport, Incarnation, Role, Signal, Timestamp,
 };
 
 pub(crate) struct FakeControl {
@@ -92,8 +95,49 @@ impl ControlPort for FakeControl {
         Ok((agent == why.agent).then_some(why))
     }
 
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        self.answer.lock().unwrap().clone()?;
+        Ok(vec![gate()])
+    }
+
+    async fn run_gates(
+        &self,
+        request: GateRequest,
+    ) -> Result<Result<GateStream, Denial>, ControlError> {
+        if request.gate.as_deref().is_some_and(|name| name != "test") {
+            return Ok(Err(Denial {
+                code: "UNKNOWN_GATE".into(),
+                reason: "there is no such gate".into(),
+                hint: Some("there are: test".into()),
+            }));
+        }
+        let text = request.commit.unwrap_or_default() + "\n\u{1b}[31mred\u{1b}[0m\n";
+        let events = vec![
+            GateEvent::Waiting,
+            GateEvent::Output { text },
+            GateEvent::Ended {
+                not_run: vec!["other".into()],
+            },
+        ];
+        Ok(Ok(futures_util::stream::iter(events).boxed()))
+    }
+
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
+    }
+}
+
+fn gate() -> GateView {
+    GateView {
+        name: "test".into(),
+        command: "make test".into(),
+        image: None,
+        timeout_seconds: 600,
+        network: false,
+        cache: false,
+        counts: GateCounts::default(),
+        last: None,
+        last_at: None,
     }
 }
 
