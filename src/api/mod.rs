@@ -15,6 +15,7 @@ mod limits;
 mod router;
 mod serve;
 mod stream;
+mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
 use crate::model::{
     About, AgentId, Explanation, GateEvent, GateView, HookAnswer, HookReport, Incarnation,
-    SessionId,
+    SessionId, TaskId,
 };
 
 /// Why the driver could not answer at all.
@@ -63,6 +64,12 @@ pub trait ControlPort: Send + Sync {
         &self,
         request: GateRequest,
     ) -> Result<Result<GateStream, Denial>, ControlError>;
+
+    /// A page of the tasks that are wanted.
+    async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError>;
+
+    /// One task with everything that is known of it.
+    async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError>;
 
     /// The newest snapshot, and a way to wait for the next.
     fn view(&self) -> watch::Receiver<Arc<FleetView>>;

@@ -9,8 +9,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::gates::Gates;
 use super::program::Herald;
 use crate::control::{ControlError, ControlPort, Denial, GateRequest, GateStream, StatusReport};
+use crate::coordination::Queue;
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::FleetView;
-use crate::model::{About, AgentId, Explanation, GateView, HookAnswer, HookReport, Reply, Request};
+use crate::model::{
+    About, AgentId, Explanation, GateView, HookAnswer, HookReport, Reply, Request, TaskId,
+};
 use crate::supervisor::Event;
 
 /// Inputs that wait for the driver. A decision takes about a millisecond, so a full queue means
@@ -75,6 +79,8 @@ pub(super) struct DriverHandle {
     pub(super) view: watch::Receiver<Arc<FleetView>>,
     pub(super) herald: Arc<Herald>,
     pub(super) gates: Gates,
+    /// For questions about tasks, which need no decision.
+    pub(super) queue: Queue,
 }
 
 impl DriverHandle {
@@ -155,6 +161,14 @@ impl ControlPort for DriverHandle {
         request: GateRequest,
     ) -> Result<Result<GateStream, Denial>, ControlError> {
         Ok(self.gates.stream(request).await)
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
+        Ok(self.queue.page(&filter))
+    }
+
+    async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
+        Ok(self.queue.find(&id))
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -202,6 +202,7 @@ impl Fleetrun {
             view,
             herald: Arc::new(Herald::new(about(&house))),
             gates: house.gates.clone(),
+            queue: queue.clone(),
         };
         let end = CancellationToken::new();
         let tracker = TaskTracker::new();
@@ -231,7 +232,6 @@ impl Fleetrun {
             lists: lists.clone(),
             agents,
             lease: house.config.tasks.lease,
-            attempts: house.config.tasks.attempts,
             again: Vec::new(),
         };
         let effects = Effects::new(

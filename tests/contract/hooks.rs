@@ -16,10 +16,11 @@ use orchestrator::control::{
 };
 use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
+use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
     About, AgentId, CommitId, Explanation, GateView, HookAnswer, HookFact, HookReport, Incarnation,
-    ProjectId, SessionId, Timestamp,
+    ProjectId, SessionId, TaskId, Timestamp,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -128,6 +129,14 @@ impl ControlPort for FakeDriver {
     }
 
     async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Denial>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn tasks(&self, _filter: TaskFilter) -> Result<TaskPage, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn task(&self, _id: TaskId) -> Result<FoundTask, ControlError> {
         Err(ControlError::Gone)
     }
 
