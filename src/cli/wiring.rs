@@ -302,10 +302,9 @@ pub fn gate_log(state: &Path, id: &str) -> Result<Option<Vec<u8>>> {
 /// Are the images of gates on this machine?
 pub async fn check_gate_images(settings: &Settings) -> Vec<Check> {
     let mut checks = Vec::new();
-    let runtime = match connect().await {
-        Ok(runtime) => runtime,
-        // The check of the engine says so.
-        Err(_) => return checks,
+    // The check of the engine says so.
+    let Ok(runtime) = connect().await else {
+        return checks;
     };
     for gate in &settings.loaded.config.gates {
         let GatePlace::Image(image) = &gate.place else {

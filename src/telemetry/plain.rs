@@ -25,26 +25,36 @@ impl Plain {
 
     fn is_plain(&mut self, c: char) -> bool {
         let (next, plain) = match (self.0, c) {
-            (Within::Text | Within::Escape | Within::Control, '\u{1b}') => (Within::Escape, false),
-            (Within::Text, c) => (
-                Within::Text,
-                matches!(c, '\n' | '\r' | '\t') || !c.is_control(),
-            ),
-            (Within::Escape, '[') => (Within::Control, false),
-            (Within::Escape, ']' | 'P' | '^' | '_' | 'X') => (Within::Command, false),
-            // Its intermediate characters: `ESC ( B` chooses a character set.
-            (Within::Escape, ' '..='/') => (Within::Escape, false),
-            // No sequence goes over a line end; what is cut off must not swallow what follows.
-            (Within::Control | Within::Escape, '\n') => (Within::Text, true),
-            (Within::Escape, _) | (Within::Control, '\u{40}'..='\u{7e}') => (Within::Text, false),
-            (Within::Control, _) => (Within::Control, false),
-            (Within::Command, '\u{7}') | (Within::CommandEscape, '\\') => (Within::Text, false),
-            (Within::Command | Within::CommandEscape, '\n') => (Within::Text, true),
-            (Within::Command | Within::CommandEscape, '\u{1b}') => (Within::CommandEscape, false),
-            (Within::Command | Within::CommandEscape, _) => (Within::Command, false),
+            (Within::Text, '\u{1b}') => (Within::Escape, false),
+            (Within::Text, c) => {
+                let kept = matches!(c, '\n' | '\r' | '\t') || !c.is_control();
+                (Within::Text, kept)
+            }
+            // No sequence goes over a line end: what is cut off must not swallow what follows.
+            (_, '\n') => (Within::Text, true),
+            (within, c) => (within.then(c), false),
         };
         self.0 = next;
         plain
+    }
+}
+
+impl Within {
+    /// What follows a character within a sequence.
+    fn then(self, c: char) -> Self {
+        match (self, c) {
+            (Self::Command | Self::CommandEscape, '\u{1b}') => Self::CommandEscape,
+            // Also intermediate characters: `ESC ( B` chooses a character set.
+            (_, '\u{1b}') | (Self::Escape, ' '..='/') => Self::Escape,
+            (Self::Escape, '[') => Self::Control,
+            (Self::Escape, ']' | 'P' | '^' | '_' | 'X') => Self::Command,
+            (Self::Control, '\u{40}'..='\u{7e}')
+            | (Self::Command, '\u{7}')
+            | (Self::CommandEscape, '\\')
+            | (Self::Escape | Self::Text, _) => Self::Text,
+            (Self::Control, _) => Self::Control,
+            (Self::Command | Self::CommandEscape, _) => Self::Command,
+        }
     }
 }
 

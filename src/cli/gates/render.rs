@@ -103,10 +103,9 @@ fn outcome(record: &GateRecord) -> String {
 
 fn colour_of(record: &GateRecord) -> Color {
     match record.outcome {
-        GateOutcome::Passed if record.flaky => Color::Yellow,
-        GateOutcome::Passed => Color::Green,
+        GateOutcome::Passed if !record.flaky => Color::Green,
+        GateOutcome::Passed | GateOutcome::Broken => Color::Yellow,
         GateOutcome::Failed | GateOutcome::TimedOut => Color::Red,
-        GateOutcome::Broken => Color::Yellow,
     }
 }
 
