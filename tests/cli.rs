@@ -13,7 +13,7 @@ use orchestrator::api::{Access, bind_unix, router, serve_unix};
 use orchestrator::cli::Exit;
 use orchestrator::client::registry::{self, Entry};
 use orchestrator::control::{
-    ControlError, ControlPort, Denial, Ending, GateRequest, GateStream, Reply, Request,
+    ControlError, ControlPort, Ending, GateRequest, GateStream, Refusal, Reply, Request,
     StatusReport,
 };
 use orchestrator::coordination::rules::{self, Claimant};
@@ -226,7 +226,7 @@ impl ControlPort for Fleet {
         Err(ControlError::Gone)
     }
 
-    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Denial>, ControlError> {
+    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Refusal>, ControlError> {
         Err(ControlError::Gone)
     }
 
@@ -361,6 +361,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         last_hook: None,
         last_hook_at: None,
         signals: orchestrator::model::view::SignalsView::default(),
+        kept: orchestrator::model::KeptView::default(),
         id,
     };
     FleetView {

@@ -39,10 +39,7 @@ pub(super) async fn run(
         commit: body.commit,
         gate: body.gate,
     };
-    let events = control
-        .run_gates(request)
-        .await?
-        .map_err(|denial| Problem::denied(denial.code, denial.reason, denial.hint))?;
+    let events = control.run_gates(request).await?.map_err(Problem::from)?;
     let closing = extensions
         .get::<Closing>()
         .map_or_else(CancellationToken::new, |closing| closing.0.clone());

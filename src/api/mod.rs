@@ -11,6 +11,7 @@ mod bind;
 mod codes;
 mod gates;
 mod handlers;
+mod keeping;
 mod limits;
 mod router;
 mod serve;

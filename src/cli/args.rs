@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    gates, init, logs, man, restart, status, task, up, view,
+    gates, init, logs, man, rescue, restart, status, task, trash, up, view, worktree,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -67,6 +67,9 @@ pub enum Command {
     Credentials(credentials::CredentialsArgs),
     Gates(gates::GatesArgs),
     Restart(restart::RestartArgs),
+    Rescue(rescue::RescueArgs),
+    Worktree(worktree::WorktreeArgs),
+    Trash(trash::TrashArgs),
     /// Ask the manager to plan new tasks now
     Plan,
     /// Fetch the remote now, instead of at the next interval

@@ -7,8 +7,11 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::gates::Gates;
+use super::keeping::Keeper;
 use super::program::Herald;
-use crate::control::{ControlError, ControlPort, Denial, GateRequest, GateStream, StatusReport};
+use crate::control::{
+    ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, StatusReport,
+};
 use crate::coordination::Queue;
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::FleetView;
@@ -79,6 +82,7 @@ pub(super) struct DriverHandle {
     pub(super) view: watch::Receiver<Arc<FleetView>>,
     pub(super) herald: Arc<Herald>,
     pub(super) gates: Gates,
+    pub(super) keeper: Arc<Keeper>,
     /// For questions about tasks, which need no decision.
     pub(super) queue: Queue,
 }
@@ -159,7 +163,7 @@ impl ControlPort for DriverHandle {
     async fn run_gates(
         &self,
         request: GateRequest,
-    ) -> Result<Result<GateStream, Denial>, ControlError> {
+    ) -> Result<Result<GateStream, Refusal>, ControlError> {
         Ok(self.gates.stream(request).await)
     }
 
@@ -173,5 +177,9 @@ impl ControlPort for DriverHandle {
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.view.clone()
+    }
+
+    fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {
+        Some(self.keeper.clone())
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use orchestrator::control::{
-    Control, ControlError, ControlPort, Denial, GateRequest, GateStream, Reply, Request,
+    Control, ControlError, ControlPort, GateRequest, GateStream, Refusal, Reply, Request,
     StatusReport,
 };
 use orchestrator::hooks::install::{HELPER_NAME, install};
@@ -128,7 +128,7 @@ impl ControlPort for FakeDriver {
         Err(ControlError::Gone)
     }
 
-    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Denial>, ControlError> {
+    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Refusal>, ControlError> {
         Err(ControlError::Gone)
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{GateOrder, Gates, Known};
-use crate::control::{Denial, GateRequest, GateStream};
+use crate::control::{GateRequest, GateStream, Refusal};
 use crate::daemon::blocking;
 use crate::model::CommitId;
 use crate::model::gate::GateEvent;
@@ -23,11 +23,11 @@ impl Gates {
     ///
     /// # Errors
     /// No gates, no such gate, no such commit.
-    pub async fn stream(&self, request: GateRequest) -> Result<GateStream, Denial> {
+    pub async fn stream(&self, request: GateRequest) -> Result<GateStream, Refusal> {
         let gates = &self.0.setup.config.gates;
         if gates.is_empty() {
-            return Err(Denial {
-                code: "NO_GATES".to_owned(),
+            return Err(Refusal {
+                code: "NO_GATES",
                 reason: "no gates are configured".to_owned(),
                 hint: Some("name commands under `gates` in orchestrator.json".to_owned()),
             });
@@ -36,16 +36,16 @@ impl Gates {
             && !gates.iter().any(|gate| gate.name == *name)
         {
             let names: Vec<&str> = gates.iter().map(|gate| gate.name.as_str()).collect();
-            return Err(Denial {
-                code: "UNKNOWN_GATE".to_owned(),
+            return Err(Refusal {
+                code: "UNKNOWN_GATE",
                 reason: format!("there is no gate `{name}`"),
                 hint: Some(format!("there are: {}", names.join(", "))),
             });
         }
-        let commit = self.commit(request.commit).await.map_err(|error| Denial {
+        let commit = self.commit(request.commit).await.map_err(|error| Refusal {
             code: match error.kind {
-                ErrorKind::NotFound => "UNKNOWN_COMMIT".to_owned(),
-                _ => "STORE_UNREADABLE".to_owned(),
+                ErrorKind::NotFound => "UNKNOWN_COMMIT",
+                _ => "STORE_UNREADABLE",
             },
             reason: error.chain(),
             hint: error.hint,
