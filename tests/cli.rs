@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use orchestrator::api::{Access, bind_unix, router, serve_unix};
 use orchestrator::cli::Exit;
 use orchestrator::client::registry::{self, Entry};
-use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, StatusReport};
+use orchestrator::control::{
+    ControlError, ControlPort, Ending, GateRequest, GateStream, Refusal, Reply, Request,
+    StatusReport,
+};
 use orchestrator::coordination::rules::{self, Claimant};
 use orchestrator::coordination::view::View;
 use orchestrator::coordination::{NewTask, Retry};
@@ -21,8 +24,8 @@ use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
 use orchestrator::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Explanation, HookAnswer, HookReport, Incarnation,
-    Role, TaskContext, TaskId, TaskSource, Timestamp,
+    About, AgentId, AttemptEnd, AttemptNote, Explanation, GateView, HookAnswer, HookReport,
+    Incarnation, Role, TaskContext, TaskId, TaskSource, Timestamp,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -220,6 +223,14 @@ impl ControlPort for Fleet {
         Ok(Some(serde_json::from_value(why).unwrap()))
     }
 
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Refusal>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
         Ok(tasks().page(&filter))
     }
@@ -395,6 +406,7 @@ fn help_teaches_with_examples_and_lists_the_exit_codes() {
         "attach",
         "logs",
         "credentials",
+        "gates",
         "restart",
         "plan",
         "fetch",
@@ -435,6 +447,23 @@ fn wrong_usage_ends_with_two_and_says_what_is_right() {
     house
         .run(&["down", "--drain", "--detach"])
         .ended(Exit::Usage);
+}
+
+#[test]
+fn the_program_of_the_panes_says_what_it_needs() {
+    let run = |words: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("orchestrator-view"));
+        command
+            .args(words)
+            .env_clear()
+            .env("DOCKER_HOST", "tcp://h:1");
+        Ran::from(command.stdin(Stdio::null()).output().unwrap())
+    };
+    let ran = run(&[]).ended(Exit::Usage);
+    assert!(ran.stderr.contains("orchestrator attach"), "{ran:?}");
+    // The arguments are the right ones: it gets as far as the engine.
+    let ran = run(&["shop", "worker-1"]).ended(Exit::Refused);
+    assert!(ran.stderr.contains("tcp://h:1"), "{ran:?}");
 }
 
 #[test]
