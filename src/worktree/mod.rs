@@ -10,13 +10,15 @@
 //!   refs/workers/<agent>/head        the agent's newest imported commit
 //!   refs/workers/<agent>/previous/*  imported commits the agent has since rewritten
 //!   refs/orchestrator/replaced/*     remote commits a forced push took away
+//!   refs/orchestrator/train/*        the newest stacks of the merge train
 //! <state>/agents/<agent>/checkout    `clone --shared` of the store; the agent's own
 //! ```
 //!
 //! The threat model: an agent owns its checkout and may plant anything in it. Must never open,
 //! with git or libgit2, a directory an agent can write: work comes back as a bundle made inside
 //! the sandbox ([`sandbox`]) and imported through a quarantine, merges happen in memory, single
-//! files are read with [`read_beneath`]. Must never delete a ref, a branch or a checkout, never
+//! files are read with [`read_beneath`]. Must never delete a ref (but for old
+//! stacks, which hold nothing of an agent's alone), a branch or a checkout, never
 //! touch an agent's working tree, and never push with force.
 
 mod beneath;
@@ -31,6 +33,7 @@ mod push;
 mod read;
 mod remote;
 pub mod sandbox;
+mod stack;
 mod store;
 
 pub use beneath::{open_beneath, read_beneath, rename_beneath};
@@ -40,4 +43,5 @@ pub use conflict::ConflictFile;
 pub use merge::{FileEdit, MergeOutcome};
 pub use push::PushOutcome;
 pub use remote::Fetched;
+pub use stack::{Landing, STACKS_KEPT, Stack, StackPart, Stacked};
 pub use store::{GitStore, Identity};

@@ -8,6 +8,7 @@ mod canary;
 mod exchange;
 mod never_lost;
 mod remote;
+mod train;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,8 @@
 //! DOES: an action becomes calls on the ports, and its result an event.
 //!
 //! Actions of one agent run in order, different agents side by side; merges have one queue, pushes
-//! and fetches another, so that a remote that hangs holds up no merge. A stop and a look at the screen wait for nobody.
+//! and fetches another, so that a remote that hangs holds up no merge. Gates, which may run for long,
+//! a stop and a look at the screen wait for nobody.
 
 mod compose;
 mod deliver;
@@ -11,6 +12,7 @@ mod launch;
 mod lend;
 mod refs;
 mod session;
+mod train;
 
 pub(super) use launch::settings_hash;
 
@@ -135,7 +137,7 @@ impl Effects {
 
     pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
         let lane = match &action {
-            Action::Merge { .. } => self.git.clone(),
+            Action::BuildStack { .. } | Action::Land { .. } => self.git.clone(),
             Action::Push { .. } | Action::FetchRemote => self.remote.clone(),
             Action::Launch { agent, .. }
             | Action::Adopt { agent, .. }
@@ -258,11 +260,9 @@ impl Shared {
                 head,
                 after: _,
             } => self.import(agent, incarnation, head).await,
-            Action::Merge {
-                agent,
-                commit,
-                message,
-            } => self.merge(agent, commit, message).await,
+            Action::BuildStack { stack, candidates } => self.build_stack(stack, candidates).await,
+            Action::RunGates { stack, commit, .. } => self.run_gates(stack, commit).await,
+            Action::Land { stack, from, to } => self.land(stack, from, to).await,
             Action::Push { after } => {
                 if self.doors.wait_or_end(after).await {
                     return;

@@ -112,10 +112,16 @@ impl World {
         self.inbox.extend(result);
     }
 
+    /// Gates that run until they are released.
+    pub(super) fn holds(&self, waiting: &Waiting) -> bool {
+        self.gates_held && matches!(waiting.action, Action::RunGates { .. })
+    }
+
     /// Carries out the first action that is due. False if there is none.
     pub fn step(&mut self) -> bool {
         let now = self.now;
-        let Some(place) = self.outbox.iter().position(|w| w.at <= now) else {
+        let due = |w: &Waiting| w.at <= now && !self.holds(w);
+        let Some(place) = self.outbox.iter().position(due) else {
             return false;
         };
         let Waiting { action, .. } = self.outbox.remove(place);
@@ -191,13 +197,21 @@ impl World {
                 Some(self.look(&agent, incarnation))
             }
             Action::Import { agent, .. } => Some(self.import(agent)),
-            Action::Merge { agent, commit, .. } => {
-                let outcome = self.git.merge(&commit);
-                Some(Event::MergeFinished {
-                    agent,
+            Action::BuildStack { stack, candidates } => {
+                let outcome = self.git.build_stack(&candidates);
+                Some(Event::StackBuilt { stack, outcome })
+            }
+            Action::RunGates { stack, commit, .. } => {
+                let outcome = self.git.run_gates(&self.policy.gates, &commit);
+                Some(Event::GatesFinished {
+                    stack,
                     commit,
                     outcome,
                 })
+            }
+            Action::Land { stack, from, to } => {
+                let outcome = self.git.land(&from, &to);
+                Some(Event::Landed { stack, outcome })
             }
             Action::Push { .. } => Some(Event::PushFinished(self.git.push())),
             Action::FetchRemote => Some(Event::RemoteFetched(self.git.fetch())),

@@ -36,7 +36,7 @@ impl Twice {
 }
 
 /// The kinds of actions; a new one belongs here and into the simulation's scripts.
-pub const ACTION_KINDS: [&str; 20] = [
+pub const ACTION_KINDS: [&str; 22] = [
     "CheckSession",
     "Examine",
     "Launch",
@@ -53,7 +53,9 @@ pub const ACTION_KINDS: [&str; 20] = [
     "CreateTask",
     "ReadTaskLists",
     "Import",
-    "Merge",
+    "BuildStack",
+    "RunGates",
+    "Land",
     "Push",
     "FetchRemote",
     "Finish",
@@ -75,7 +77,9 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
         Action::CreateTask(_) => "CreateTask",
         Action::ReadTaskLists => "ReadTaskLists",
         Action::Import { .. } => "Import",
-        Action::Merge { .. } => "Merge",
+        Action::BuildStack { .. } => "BuildStack",
+        Action::RunGates { .. } => "RunGates",
+        Action::Land { .. } => "Land",
         Action::Push { .. } => "Push",
         Action::FetchRemote => "FetchRemote",
         Action::Finish { .. } => "Finish",
@@ -89,7 +93,7 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 25] = [
+pub const EVENT_KINDS: [&str; 27] = [
     "SessionChecked",
     "Examined",
     "InventoryTaken",
@@ -108,7 +112,9 @@ pub const EVENT_KINDS: [&str; 25] = [
     "ClaimLost",
     "TaskFinished",
     "Imported",
-    "MergeFinished",
+    "StackBuilt",
+    "GatesFinished",
+    "Landed",
     "StoreRecovered",
     "BranchMoved",
     "PushFinished",
@@ -136,7 +142,9 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::ClaimLost { .. } => "ClaimLost",
         Event::TaskFinished { .. } => "TaskFinished",
         Event::Imported { .. } => "Imported",
-        Event::MergeFinished { .. } => "MergeFinished",
+        Event::StackBuilt { .. } => "StackBuilt",
+        Event::GatesFinished { .. } => "GatesFinished",
+        Event::Landed { .. } => "Landed",
         Event::StoreRecovered => "StoreRecovered",
         Event::BranchMoved { .. } => "BranchMoved",
         Event::PushFinished(_) => "PushFinished",
