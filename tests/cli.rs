@@ -300,6 +300,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
         disk: None,
+        gate: None,
         notices: Vec::new(),
     }
 }

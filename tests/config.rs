@@ -7,7 +7,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use orchestrator::config::{self, FILE_NAME, Inputs, keys::KEYS};
+use orchestrator::config::keys::{KEYS, Kind};
+use orchestrator::config::{self, FILE_NAME, Inputs};
 use orchestrator::credentials;
 use orchestrator::model::{CredentialKind, Timestamp};
 use serde_json::Value;
@@ -94,6 +95,25 @@ fn every_key_is_in_an_example() {
         })
         .collect();
     assert!(missing.is_empty(), "no example mentions {missing:?}");
+    for key in KEYS {
+        let Kind::List(entries) = &key.kind else {
+            continue;
+        };
+        let objects = || {
+            files
+                .iter()
+                .filter_map(|file| file[key.path].as_array())
+                .flatten()
+        };
+        for inner in entries.keys {
+            let mentioned = objects().any(|object| object.get(inner.path).is_some());
+            assert!(
+                mentioned,
+                "no example mentions {}[].{}",
+                key.path, inner.path
+            );
+        }
+    }
 }
 
 #[test]

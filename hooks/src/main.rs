@@ -9,6 +9,7 @@
 //! orchestrator-hook hook              one callback; the answer goes to stdout
 //! orchestrator-hook hook --evidence   the same for a sign of life: never spooled, never retried
 //! orchestrator-hook status            the status line
+//! orchestrator-hook snapshot ...      keeps uncommitted work; for the supervisor, in the checkout
 //! orchestrator-hook --version
 //! ```
 //!
@@ -19,12 +20,13 @@ mod bring_up;
 mod head;
 mod hook;
 mod http;
+mod snapshot;
 mod spool;
 mod status;
 
 use std::env;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// 1 MiB, the front door's limit for a body as well.
@@ -40,11 +42,14 @@ fn main() -> ExitCode {
         ["hook"] => hook::run(hook::Weight::Event),
         ["hook", "--evidence"] => hook::run(hook::Weight::Evidence),
         ["status"] => status::run(),
+        ["snapshot", rest @ ..] => return take_snapshot(rest),
         ["--version"] => {
             print(concat!("orchestrator-hook ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())
         }
         _ => {
-            complain("usage: orchestrator-hook hook [--evidence] | status | --version");
+            complain(
+                "usage: orchestrator-hook hook [--evidence] | status | snapshot ... | --version",
+            );
             // Not 2: Claude Code takes 2 as "block this action".
             return ExitCode::from(1);
         }
@@ -74,6 +79,21 @@ impl Places {
             incarnation: env::var("ORCHESTRATOR_INCARNATION")
                 .ok()
                 .and_then(|text| text.trim().parse().ok()),
+        }
+    }
+}
+
+/// In the current directory. Called by the supervisor, which has to know when it failed.
+fn take_snapshot(words: &[&str]) -> ExitCode {
+    let Some(order) = snapshot::Order::parse(words) else {
+        complain("snapshot: an argument is not understood");
+        return ExitCode::from(2);
+    };
+    match snapshot::run(Path::new("."), &order) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("snapshot: {error}"));
+            ExitCode::FAILURE
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::gate::Gate;
 use super::layers::Settings;
 use super::types::{
     Config, Container, Credentials, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Restart,
@@ -40,6 +41,10 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
         },
         environment: match settings.get("environment") {
             Some(Value::Map(map)) => map.clone(),
+            _ => unreachable(),
+        },
+        gates: match settings.get("gates") {
+            Some(Value::List(entries)) => entries.iter().map(Gate::from_entry).collect(),
             _ => unreachable(),
         },
         api_port: read.integer("apiPort"),

@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
+use super::gate::Gate;
 use super::show;
 use super::types::Config;
 use crate::model::about::Setting;
@@ -84,6 +85,7 @@ fn exact(config: &Config, key: &str, shown: &Json) -> Json {
     match key {
         "repositoryUrl" => json!(config.repository_url),
         "environment" => json!(config.environment),
+        "gates" => config.gates.iter().map(Gate::definition).collect(),
         _ => shown.clone(),
     }
 }

@@ -22,6 +22,9 @@ pub const STATE_HOME_VARIABLE: &str = "XDG_STATE_HOME";
 /// What `~` means.
 pub const HOME_VARIABLE: &str = "HOME";
 
+/// What a gate is told of itself. A supervisor that runs within a gate has it around itself.
+pub const GATE_VARIABLE: &str = "ORCHESTRATOR_GATE";
+
 /// The variable that sets the key with this path: `container.tmpSize` becomes
 /// `ORCHESTRATOR_CONTAINER_TMP_SIZE`.
 pub fn variable(path: &str) -> String {
@@ -50,7 +53,8 @@ pub(super) fn misspelt(environment: &BTreeMap<String, String>) -> Vec<Problem> {
     let known: Vec<String> = variables().map(|(name, _)| name).collect();
     environment
         .keys()
-        .filter(|name| *name != CONFIG_VARIABLE && !known.contains(name))
+        .filter(|name| ![CONFIG_VARIABLE, GATE_VARIABLE].contains(&name.as_str()))
+        .filter(|name| !known.contains(name))
         .filter_map(|name| {
             let bare = name.strip_prefix(PREFIX)?;
             let candidates = known.iter().filter_map(|k| k.strip_prefix(PREFIX));

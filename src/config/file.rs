@@ -11,7 +11,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use super::keys::{self, KEYS, Key, Kind};
 use super::layers::Settings;
 use super::problem::{Place, Problem, nearest};
-use super::value::{self, Rejection};
+use super::value::{self, Rejection, Step};
 
 /// Name of the file in the config directory.
 pub const FILE_NAME: &str = "orchestrator.json";
@@ -230,12 +230,8 @@ impl Reader<'_> {
         settings: &mut Settings,
         problems: &mut Vec<Problem>,
     ) {
-        let entries = match (&key.kind, &property.value) {
-            (Kind::Map, Node::Object(entries)) => Some(entries),
-            _ => None,
-        };
-        if let Some(entries) = entries {
-            self.duplicates(&format!("{}.", key.path), entries, problems);
+        if matches!(key.kind, Kind::Map | Kind::List(_)) {
+            self.duplicates_below(key.path, &property.value, problems);
         }
         let place = self.place(property.value.range());
         // The whole text was parsed before, so a part of it is JSON too.
@@ -243,16 +239,54 @@ impl Reader<'_> {
         match value::read(key, &json) {
             Ok(value) => settings.set(key, value, place),
             Err(rejections) => problems.extend(rejections.into_iter().map(|rejection| {
-                let entry = rejection
-                    .entry
-                    .as_ref()
-                    .zip(entries)
-                    .and_then(|(name, object)| {
-                        object.properties.iter().rfind(|p| p.name.as_str() == name)
-                    });
-                let place = entry.map_or(place.clone(), |entry| self.place(entry.name_range()));
+                let place = self.part(&property.value, &rejection);
                 rejected(key, place, rejection)
             })),
+        }
+    }
+
+    /// Where the part of a value is that is meant; what is around it where that part is missing.
+    fn part(&self, value: &Node<'_>, rejection: &Rejection) -> Place {
+        let (mut node, mut range) = (value, value.range());
+        for step in &rejection.way {
+            let inner = match (step, node) {
+                (Step::Item(number), Node::Array(array)) => {
+                    array.elements.get(*number).map(|item| (item, item.range()))
+                }
+                (Step::Key(name), Node::Object(object)) => object
+                    .properties
+                    .iter()
+                    .rfind(|property| property.name.as_str() == name)
+                    .map(|property| (&property.value, property.name_range())),
+                _ => None,
+            };
+            let Some((inner, name)) = inner else { break };
+            node = inner;
+            range = if rejection.at_name {
+                name
+            } else {
+                inner.range()
+            };
+        }
+        self.place(range)
+    }
+
+    /// Keys that are there twice in any object of a value.
+    fn duplicates_below(&self, path: &str, node: &Node<'_>, problems: &mut Vec<Problem>) {
+        match node {
+            Node::Object(object) => {
+                self.duplicates(&format!("{path}."), object, problems);
+                for property in &object.properties {
+                    let inner = format!("{path}.{}", property.name.as_str());
+                    self.duplicates_below(&inner, &property.value, problems);
+                }
+            }
+            Node::Array(array) => {
+                for (number, item) in array.elements.iter().enumerate() {
+                    self.duplicates_below(&format!("{path}[{number}]"), item, problems);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -287,18 +321,25 @@ impl NameRange for ObjectProp<'_> {
 
 /// A problem from a value that was not taken.
 pub(super) fn rejected(key: &Key, place: Place, rejection: Rejection) -> Problem {
-    let path = match &rejection.entry {
-        Some(entry) => format!("{}.{entry}", key.path),
-        None => key.path.to_owned(),
+    let path = |way: &[Step]| {
+        way.iter()
+            .fold(key.path.to_owned(), |path, step| match step {
+                Step::Item(number) => format!("{path}[{number}]"),
+                Step::Key(name) => format!("{path}.{name}"),
+            })
     };
-    let problem = Problem::new(place, rejection.message)
-        .key(path)
-        .found(rejection.found)
-        .allowed(rejection.allowed);
-    match rejection.hint {
-        Some(hint) => problem.hint(hint),
-        None => problem,
+    let around = &rejection.way[..rejection.way.len().saturating_sub(1)];
+    let nearest = rejection
+        .nearest
+        .map(|name| format!("{}.{name}", path(around)));
+    Problem {
+        found: rejection.found,
+        allowed: rejection.allowed,
+        hint: rejection.hint,
+        ..Problem::new(place, rejection.message)
     }
+    .key(path(&rejection.way))
+    .nearest(nearest)
 }
 
 /// An unknown key: siblings are looked at first, then the same name in other sections.

@@ -1,5 +1,7 @@
 //! The one table of keys. Parsing, environment names, schema, documentation and `show` follow it.
 
+mod gate;
+
 use std::time::Duration;
 
 /// The Claude Code version the agent image is built with by default: the one every observation
@@ -54,6 +56,25 @@ pub enum Kind {
     },
     /// Names of environment variables with their values.
     Map,
+    /// Text for a shell, or a program and its arguments.
+    Command,
+    /// `"agent"`, or an object that names an image.
+    Place,
+    /// A list of objects that have keys of their own.
+    List(&'static Entries),
+}
+
+/// What the objects of a list may hold.
+#[derive(Debug)]
+pub struct Entries {
+    /// One of them, in a word.
+    pub one: &'static str,
+    /// The key that tells them apart.
+    pub unique: &'static str,
+    /// How many there may be.
+    pub most: usize,
+    /// Paths are names without dots.
+    pub keys: &'static [Key],
 }
 
 /// What holds when no layer sets a key.
@@ -279,6 +300,13 @@ pub static KEYS: &[Key] = &[
         )
     },
     key(
+        "gates",
+        Kind::List(&gate::GATES),
+        Text("[]"),
+        r#"[{"name":"test","command":"make test","timeout":"20m"}]"#,
+        "Commands that must pass on the merged tree before it becomes the branch. They run in this order, in containers of their own, up to the first that does not pass.",
+    ),
+    key(
         "apiPort",
         Integer {
             min: 0,
@@ -471,7 +499,7 @@ fn is_project(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 255
         && !text.starts_with('-')

@@ -92,7 +92,7 @@ pub(super) fn flags(
                     map.insert(name.to_owned(), value);
                     settings.set(key, Value::Map(map), place);
                 }
-                Err(rejection) => problems.push(file::rejected(key, place, rejection)),
+                Err(rejection) => problems.push(file::rejected(key, place, *rejection)),
             }
         } else {
             let (prefix, name) = match path.rsplit_once('.') {

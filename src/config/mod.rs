@@ -15,7 +15,9 @@ pub mod units;
 mod assemble;
 mod checks;
 mod compare;
+mod entries;
 mod file;
+mod gate;
 mod layers;
 mod paths;
 mod repository;
@@ -31,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 pub use compare::{Applies, Change, changes, settings};
 pub use file::FILE_NAME;
+pub use gate::{Gate, GateCommand, GatePlace};
 pub use keys::CLAUDE_VERSION;
 pub use problem::{Origin, Place, Problem, Problems};
 pub use repository::redact as redact_url;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::{DefaultValue, KEYS, Key, Kind};
+use super::keys::{DefaultValue, Entries, KEYS, Key, Kind};
 use super::{env, value};
 
 /// JSON Schema (draft 2020-12) of `orchestrator.json`.
@@ -63,6 +63,20 @@ fn property(key: &Key) -> Json {
             "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
             "additionalProperties": {"type": "string"},
         }),
+        Kind::Command => json!({"anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        ]}),
+        Kind::Place => json!({"anyOf": [
+            {"const": value::AGENT},
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "minLength": 1}},
+            },
+        ]}),
+        Kind::List(entries) => list(entries),
     };
     let allowed = capital(&value::allowed(&key.kind));
     property["description"] = json!(format!("{} {allowed}.", key.doc));
@@ -73,12 +87,31 @@ fn property(key: &Key) -> Json {
     property
 }
 
+fn list(entries: &Entries) -> Json {
+    let required = |key: &&Key| matches!(key.default, DefaultValue::Required);
+    let properties = entries
+        .keys
+        .iter()
+        .map(|key| (key.path.to_owned(), property(key)));
+    json!({
+        "type": "array",
+        "maxItems": entries.most,
+        "items": {
+            "type": "object",
+            "additionalProperties": false,
+            "required": entries.keys.iter().filter(required).map(|key| key.path).collect::<Vec<_>>(),
+            "properties": properties.collect::<Map<_, _>>(),
+        },
+    })
+}
+
 /// The text form of a value as it is written in the file.
 fn as_json(key: &Key, text: &str) -> Json {
     match key.kind {
-        Kind::Integer { .. } | Kind::Number { .. } | Kind::Boolean | Kind::Map => {
+        Kind::Integer { .. } | Kind::Number { .. } | Kind::Boolean | Kind::Map | Kind::List(_) => {
             serde_json::from_str(text).unwrap_or_default()
         }
+        Kind::Place => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
         _ => json!(text),
     }
 }
@@ -91,28 +124,46 @@ fn capital(text: &str) -> String {
     text
 }
 
-/// A Markdown table of all keys: key, default, meaning, environment variable.
+/// A Markdown table of all keys: key, default, meaning, environment variable. The keys of a list's
+/// objects follow it.
 pub fn markdown_table() -> String {
     let mut table = String::from(
         "| Key | Default | Meaning | Allowed | Environment variable |\n|---|---|---|---|---|\n",
     );
     for key in KEYS {
-        let default = match key.default {
-            DefaultValue::Required => "**required**".to_owned(),
-            DefaultValue::Unset => "none".to_owned(),
-            DefaultValue::Text(text) => format!("`{}`", as_json(key, text)),
-            DefaultValue::Derived(words) => words.to_owned(),
-        };
-        let _ = writeln!(
-            table,
-            "| `{}` | {default} | {} | {} | `{}` |",
+        row(
+            &mut table,
+            key,
             key.path,
-            key.doc,
-            capital(&value::allowed(&key.kind)),
-            env::variable(key.path),
+            &format!("`{}`", env::variable(key.path)),
         );
+        if let Kind::List(entries) = &key.kind {
+            for inner in entries.keys {
+                row(
+                    &mut table,
+                    inner,
+                    &format!("{}[].{}", key.path, inner.path),
+                    "",
+                );
+            }
+        }
     }
     table
+}
+
+fn row(table: &mut String, key: &Key, path: &str, variable: &str) {
+    let default = match key.default {
+        DefaultValue::Required => "**required**".to_owned(),
+        DefaultValue::Unset => "none".to_owned(),
+        DefaultValue::Text(text) => format!("`{}`", as_json(key, text)),
+        DefaultValue::Derived(words) => words.to_owned(),
+    };
+    let allowed = capital(&value::allowed(&key.kind));
+    let _ = writeln!(
+        table,
+        "| `{path}` | {default} | {} | {allowed} | {variable} |",
+        key.doc
+    );
 }
 
 #[cfg(test)]
@@ -142,7 +193,11 @@ mod tests {
     #[test]
     fn the_table_has_one_row_per_key_and_no_broken_cells() {
         let table = markdown_table();
-        assert_eq!(table.lines().count(), KEYS.len() + 2);
+        let inner = KEYS.iter().map(|key| match &key.kind {
+            Kind::List(entries) => entries.keys.len(),
+            _ => 0,
+        });
+        assert_eq!(table.lines().count(), KEYS.len() + inner.sum::<usize>() + 2);
         for line in table.lines() {
             assert_eq!(line.matches('|').count(), 6, "{line}");
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
+use super::gate::Gate;
 use super::keys::KEYS;
 use super::types::{
     Config, Container, Credentials, GitIdentity, ImageChoice, Logs, Planning, Restart, Tasks,
@@ -77,6 +78,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         image,
         container,
         environment,
+        gates,
         api_port,
         planning,
         fetch_interval,
@@ -103,6 +105,8 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
     values.extend(image_values(image));
     values.extend(container_values(container));
     values.push(("environment", hidden(environment)));
+    let gates: Vec<Json> = gates.iter().map(Gate::shown).collect();
+    values.push(("gates", json!(gates)));
     values.push(("apiPort", json!(api_port)));
     let Planning {
         empty_rounds,

@@ -72,6 +72,7 @@ fn three_keys_are_enough_and_the_rest_has_the_stated_defaults() {
     assert_eq!(config.container.milli_cpus(), 2000);
     assert_eq!(config.container.pids, 2048);
     assert_eq!(config.container.tmp_size, 1 << 30);
+    assert_eq!(config.gates, []);
     assert_eq!(config.api_port, 0);
     assert_eq!(config.planning.empty_rounds, 2);
     assert_eq!(config.planning.cool_down.as_secs(), 60);
@@ -369,6 +370,132 @@ fn a_config_directory_in_a_clone_of_the_repository_is_refused_naming_both() {
         load(&directory, &inputs).is_ok(),
         "a work tree of something else is fine"
     );
+}
+
+#[test]
+fn gates_are_read_with_their_defaults_and_shown_without_secrets() {
+    let gates = r#""gates": [
+    {"name": "lint", "command": "make lint"},
+    {
+      "name": "test", "command": ["make", "test"], "timeout": "1h", "where": {"image": "rust:1.90"},
+      "network": true, "cache": true, "environment": {"TOKEN": "hush-3"}
+    }
+  ]"#;
+    let (directory, inputs) = fleet(&with(gates));
+    let loaded = load(directory.path(), &inputs).unwrap();
+    let [lint, test] = &loaded.config.gates[..] else {
+        panic!("{:?}", loaded.config.gates)
+    };
+    assert_eq!(lint.name, "lint");
+    assert_eq!(lint.command.words(), ["sh", "-c", "make lint"]);
+    assert_eq!(lint.timeout.as_secs(), 600);
+    assert_eq!(lint.place, GatePlace::Agent);
+    assert!(!lint.network && !lint.cache && lint.environment.is_empty());
+    assert_eq!(test.command.words(), ["make", "test"]);
+    assert_eq!(test.timeout.as_secs(), 3600);
+    assert_eq!(test.place, GatePlace::Image("rust:1.90".into()));
+    assert!(test.network && test.cache);
+    assert_eq!(test.environment["TOKEN"], "hush-3");
+    let rows = rows(&loaded);
+    let row = rows.iter().find(|row| row.key == "gates").unwrap();
+    assert_eq!(row.value[0]["where"], json!("agent"));
+    assert_eq!(row.value[1]["where"], json!({"image": "rust:1.90"}));
+    assert_eq!(row.value[1]["environment"]["TOKEN"], json!(HIDDEN));
+    let everything = format!("{loaded:?} {} {test:?}", rows_json(&loaded));
+    assert!(!everything.contains("hush"), "{everything}");
+    // What is hidden is compared all the same.
+    let told = settings(&loaded.config, "salt");
+    let mut other = loaded.config.clone();
+    other.gates[1]
+        .environment
+        .insert("TOKEN".into(), "hush-4".into());
+    let found = changes(&told, "salt", &other);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (found[0].key.as_str(), found[0].applies),
+        ("gates", Applies::AtOnce)
+    );
+}
+
+#[test]
+fn every_problem_of_every_gate_is_named_with_its_place() {
+    let text = with(
+        r#""gates": [
+    {"name": "Lint", "comand": "make lint", "timeout": 600},
+    {"name": "test", "command": "  ", "where": {"imge": "x"}, "name": "test"},
+    {"name": "test", "command": ["make", 1], "where": "worker", "network": "yes"},
+    7,
+    {"name": "e2e", "command": "x", "environment": {"ANTHROPIC_API_KEY": "hush", "A": "1", "A": "2"}},
+    {"command": "x", "where": {"image": "a b"}}
+  ]"#,
+    );
+    let problems = problems(&text);
+    assert_eq!(
+        spots(&problems),
+        [
+            "6:5 gates[0].command",
+            "6:14 gates[0].name",
+            "6:22 gates[0].comand",
+            "6:56 gates[0].timeout",
+            "7:33 gates[1].command",
+            "7:48 gates[1].where.image",
+            "7:49 gates[1].where.imge",
+            "7:63 gates[1].name",
+            "8:14 gates[2].name",
+            "8:33 gates[2].command",
+            "8:55 gates[2].where",
+            "8:76 gates[2].network",
+            "9:5 gates[3]",
+            "10:53 gates[4].environment.ANTHROPIC_API_KEY",
+            "10:92 gates[4].environment.A",
+            "11:5 gates[5].name",
+            "11:41 gates[5].where.image",
+        ]
+    );
+    assert_eq!(problems[2].nearest.as_deref(), Some("gates[0].command"));
+    assert_eq!(problems[6].nearest.as_deref(), Some("gates[1].where.image"));
+    assert!(problems[3].hint.as_deref().unwrap().contains("unit"));
+    assert!(problems[8].message.contains("number 2 has this name too"));
+    let everything: String = problems.iter().map(ToString::to_string).collect();
+    assert!(!everything.contains("hush"), "{everything}");
+}
+
+#[test]
+fn gates_may_come_from_layers_above_the_file() {
+    let (directory, mut inputs) = fleet(&with(r#""gates": {"name": "a", "command": "b"}"#));
+    let alone = load(directory.path(), &inputs).unwrap_err().0;
+    assert_eq!(spots(&alone), ["5:12 gates"]);
+    assert_eq!(
+        alone[0].hint.as_deref(),
+        Some("put it into square brackets")
+    );
+    let (directory, _) = fleet(MINIMAL);
+    inputs.environment.insert(
+        "ORCHESTRATOR_GATES".into(),
+        r#"[{"name": "a", "command": "b"}]"#.into(),
+    );
+    // A supervisor that itself runs within a gate.
+    inputs
+        .environment
+        .insert("ORCHESTRATOR_GATE".into(), "test".into());
+    let loaded = load(directory.path(), &inputs).unwrap();
+    assert_eq!(loaded.config.gates[0].name, "a");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    inputs.overrides = vec![("gates".into(), r#"[{"name": "a", "comand": "b"}]"#.into())];
+    let problems = load(directory.path(), &inputs).unwrap_err().0;
+    assert_eq!(
+        spots(&problems),
+        [
+            "--set gates gates[0].comand",
+            "--set gates gates[0].command"
+        ]
+    );
+    let many: Vec<_> = (0..33)
+        .map(|n| json!({"name": format!("g{n}"), "command": "x"}))
+        .collect();
+    inputs.overrides = vec![("gates".into(), json!(many).to_string())];
+    let problems = load(directory.path(), &inputs).unwrap_err().0;
+    assert_eq!(problems[0].found.as_deref(), Some("33"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::gate::Gate;
 use super::show;
 use crate::model::ProjectId;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub container: Container,
     /// For every agent; values may be secret.
     pub environment: BTreeMap<String, String>,
+    /// In the order they run.
+    pub gates: Vec<Gate>,
     /// 0: choose a free port.
     pub api_port: u16,
     pub planning: Planning,

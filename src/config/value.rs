@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
+use super::entries::{self, Entry};
 use super::keys::{Key, Kind};
 use super::{repository, units};
 
@@ -23,23 +24,48 @@ pub(super) enum Value {
     /// Bytes.
     Size(u64),
     Map(BTreeMap<String, String>),
+    /// A program and its arguments.
+    Words(Vec<String>),
+    List(Vec<Entry>),
+}
+
+/// One step into a value that has parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Item(usize),
+    Key(String),
 }
 
 /// Why a value was not taken.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rejection {
-    /// Within a map: the entry that is meant.
-    pub entry: Option<String>,
+    /// Within a map or a list: the way to the part that is meant. Empty: the value itself.
+    pub way: Vec<Step>,
+    /// The name of that part is meant, not its value.
+    pub at_name: bool,
     pub message: String,
-    pub found: String,
-    pub allowed: String,
+    pub found: Option<String>,
+    pub allowed: Option<String>,
+    /// For a key that is not known: the nearest beside it.
+    pub nearest: Option<String>,
     pub hint: Option<String>,
+}
+
+impl Rejection {
+    /// The same, seen from one level further out.
+    pub(super) fn within(mut self, step: Step) -> Self {
+        self.way.insert(0, step);
+        self
+    }
 }
 
 /// Reads a JSON value for `key`; every reason against it, if there is any.
 pub(super) fn read(key: &Key, json: &Json) -> Result<Value, Vec<Rejection>> {
-    if let (Kind::Map, Json::Object(entries)) = (&key.kind, json) {
-        return read_map(entries);
+    match (&key.kind, json) {
+        (Kind::Map, Json::Object(entries)) => return read_map(entries),
+        (Kind::List(entries), Json::Array(items)) => return entries::read(entries, items),
+        (Kind::Place, Json::Object(parts)) => return entries::read_place(parts),
+        _ => {}
     }
     let value = match (&key.kind, json) {
         (Kind::Text { check, .. }, Json::String(text)) if check(text) => {
@@ -63,23 +89,33 @@ pub(super) fn read(key: &Key, json: &Json) -> Result<Value, Vec<Rejection>> {
         (Kind::Size { min, max }, Json::String(text)) => units::parse_size(text)
             .filter(|s| (*min..=*max).contains(s))
             .map(Value::Size),
+        (Kind::Place, Json::String(text)) if text == AGENT => Some(Value::Text(text.clone())),
+        (Kind::Command, json) => entries::command(json),
         _ => None,
     };
     value.ok_or_else(|| {
         vec![Rejection {
-            entry: None,
             message: complaint(&key.kind, json).to_owned(),
-            found: found(key, json),
-            allowed: allowed(&key.kind),
+            found: Some(found(key, json)),
+            allowed: Some(allowed(&key.kind)),
             hint: hint(key, json),
+            ..Rejection::default()
         }]
     })
 }
 
+/// The place that has no image of its own.
+pub(super) const AGENT: &str = "agent";
+
 /// Reads the text of an environment variable or of `--set` for `key`.
 pub(super) fn read_text(key: &Key, text: &str) -> Result<Value, Vec<Rejection>> {
     let json = match key.kind {
-        Kind::Integer { .. } | Kind::Number { .. } | Kind::Boolean | Kind::Map => {
+        Kind::Integer { .. }
+        | Kind::Number { .. }
+        | Kind::Boolean
+        | Kind::Map
+        | Kind::Place
+        | Kind::List(_) => {
             serde_json::from_str(text.trim()).unwrap_or_else(|_| Json::String(text.to_owned()))
         }
         _ => Json::String(text.to_owned()),
@@ -95,7 +131,7 @@ fn read_map(entries: &Map<String, Json>) -> Result<Value, Vec<Rejection>> {
             Ok(value) => {
                 values.insert(name.clone(), value);
             }
-            Err(rejection) => rejections.push(rejection),
+            Err(rejection) => rejections.push(*rejection),
         }
     }
     if rejections.is_empty() {
@@ -106,13 +142,17 @@ fn read_map(entries: &Map<String, Json>) -> Result<Value, Vec<Rejection>> {
 }
 
 /// One environment variable for agents. Its value is never shown.
-pub(super) fn read_entry(name: &str, json: &Json) -> Result<String, Rejection> {
-    let reject = |message: &str, found: &str, allowed: &str, hint: Option<&str>| Rejection {
-        entry: Some(name.to_owned()),
-        message: message.to_owned(),
-        found: found.to_owned(),
-        allowed: allowed.to_owned(),
-        hint: hint.map(str::to_owned),
+pub(super) fn read_entry(name: &str, json: &Json) -> Result<String, Box<Rejection>> {
+    let reject = |message: &str, found: &str, allowed: &str, hint: Option<&str>| {
+        Box::new(Rejection {
+            way: vec![Step::Key(name.to_owned())],
+            at_name: true,
+            message: message.to_owned(),
+            found: Some(found.to_owned()),
+            allowed: Some(allowed.to_owned()),
+            nearest: None,
+            hint: hint.map(str::to_owned),
+        })
     };
     let quoted = format!("{name:?}");
     if !is_variable_name(name) {
@@ -191,6 +231,18 @@ pub(super) fn allowed(kind: &Kind) -> String {
             units::format_size(*max)
         ),
         Kind::Map => "an object of environment variable names and text values".to_owned(),
+        Kind::Command => {
+            "text for `sh -c`, or a list of words: a program and its arguments".to_owned()
+        }
+        Kind::Place => format!("{AGENT:?}, or an object with the key image"),
+        Kind::List(entries) => {
+            let names: Vec<&str> = entries.keys.iter().map(|key| key.path).collect();
+            format!(
+                "a list of at most {} objects with the keys {}",
+                entries.most,
+                names.join(", ")
+            )
+        }
     }
 }
 
@@ -203,6 +255,9 @@ fn complaint(kind: &Kind, json: &Json) -> &'static str {
         Kind::Number { .. } => json.is_number(),
         Kind::Boolean => json.is_boolean(),
         Kind::Map => json.is_object(),
+        Kind::Command => json.is_string() || json.is_array(),
+        Kind::Place => json.is_string() || json.is_object(),
+        Kind::List(_) => json.is_array(),
     };
     match (right_type, kind) {
         (false, _) => "wrong type of value",
@@ -225,9 +280,11 @@ fn hint(key: &Key, json: &Json) -> Option<String> {
         {
             Some("leave the quotes away".to_owned())
         }
-        (Kind::Text { .. } | Kind::Duration { .. } | Kind::Size { .. }, _) => {
+        (Kind::Text { .. } | Kind::Duration { .. } | Kind::Size { .. } | Kind::Command, _) => {
             Some(format!("for example {:?}", key.example))
         }
+        (Kind::Place, _) => Some(format!("for example {}", key.example)),
+        (Kind::List(_), Json::Object(_)) => Some("put it into square brackets".to_owned()),
         _ => None,
     }
 }
@@ -271,7 +328,11 @@ mod tests {
 
     #[test]
     fn every_default_and_example_is_allowed_by_its_own_key() {
-        for key in KEYS {
+        let nested = KEYS.iter().flat_map(|key| match &key.kind {
+            Kind::List(entries) => entries.keys,
+            _ => &[],
+        });
+        for key in KEYS.iter().chain(nested) {
             assert!(
                 read_text(key, key.example).is_ok(),
                 "example of {}",
@@ -287,19 +348,18 @@ mod tests {
     fn a_number_in_quotes_is_told_to_lose_them() {
         let rejections = read(find("workerCount").unwrap(), &json!("3")).unwrap_err();
         assert_eq!(rejections[0].hint.as_deref(), Some("leave the quotes away"));
-        assert_eq!(rejections[0].allowed, "a whole number from 1 to 64");
-        assert_eq!(rejections[0].found, "\"3\"");
+        let allowed = rejections[0].allowed.as_deref();
+        assert_eq!(allowed, Some("a whole number from 1 to 64"));
+        assert_eq!(rejections[0].found.as_deref(), Some("\"3\""));
     }
 
     #[test]
     fn every_bad_entry_of_a_map_is_named_and_no_value_is_shown() {
         let json = json!({"1X": "a", "ANTHROPIC_API_KEY": "sk-hush", "ORCHESTRATOR_X": "", "N": 4, "OK": "x"});
         let rejections = read(find("environment").unwrap(), &json).unwrap_err();
-        let entries: Vec<_> = rejections
-            .iter()
-            .filter_map(|r| r.entry.as_deref())
-            .collect();
-        assert_eq!(entries, ["1X", "ANTHROPIC_API_KEY", "ORCHESTRATOR_X", "N"]);
+        let ways: Vec<_> = rejections.iter().map(|r| r.way.clone()).collect();
+        let names = ["1X", "ANTHROPIC_API_KEY", "ORCHESTRATOR_X", "N"];
+        assert_eq!(ways, names.map(|name| vec![Step::Key(name.to_owned())]));
         assert!(!format!("{rejections:?}").contains("hush"));
     }
 
@@ -307,8 +367,11 @@ mod tests {
     fn a_password_in_a_bad_url_is_not_shown() {
         let key = find("repositoryUrl").unwrap();
         let rejections = read(key, &json!("gopher://me:hush@host/x")).unwrap_err();
-        assert!(!rejections[0].found.contains("hush"), "{rejections:?}");
+        assert!(
+            !format!("{rejections:?}").contains("hush"),
+            "{rejections:?}"
+        );
         let rejections = read(find("environment").unwrap(), &json!("hush")).unwrap_err();
-        assert_eq!(rejections[0].found, HIDDEN);
+        assert_eq!(rejections[0].found.as_deref(), Some(HIDDEN));
     }
 }

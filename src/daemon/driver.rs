@@ -23,7 +23,9 @@ use super::record;
 use super::usage::{UsageBook, WindowBook};
 use crate::control::ControlError;
 use crate::model::view::{DiskView, FleetView};
-use crate::model::{AgentId, CallbackId, Ending, HookAnswer, Reply, Request, Timestamp};
+use crate::model::{
+    AgentId, CallbackId, Ending, HookAnswer, Reply, Request, RunningGate, Timestamp,
+};
 use crate::ports::PortResult;
 use crate::store::sqlite::{Changes, FleetState, JournalEntry};
 use crate::supervisor::{Action, Event, Supervisor};
@@ -49,6 +51,7 @@ pub(super) struct Driver {
     windows: WindowBook,
     distances: BTreeMap<AgentId, (u32, u32)>,
     disk: Option<DiskView>,
+    gate: Option<RunningGate>,
     inbox: VecDeque<Event>,
     /// What nobody waits for: done when nothing is left to be decided.
     later: VecDeque<Action>,
@@ -87,6 +90,7 @@ impl Driver {
             windows: WindowBook::default(),
             distances: BTreeMap::new(),
             disk: None,
+            gate: None,
             inbox: VecDeque::new(),
             later: VecDeque::new(),
             publisher,
@@ -209,6 +213,7 @@ impl Driver {
             Input::Distances(distances) => self.take_distances(distances),
             Input::Explain(question) => self.take_question(question),
             Input::Disk(disk) => self.disk = disk,
+            Input::Gate(gate) => self.gate = gate,
         }
     }
 
@@ -247,6 +252,7 @@ impl Driver {
             Input::Distances(distances) => self.take_distances(distances),
             Input::Explain(question) => self.take_question(question),
             Input::Disk(disk) => self.disk = disk,
+            Input::Gate(gate) => self.gate = gate,
         }
     }
 

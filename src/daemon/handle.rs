@@ -43,6 +43,8 @@ pub(super) enum Input {
     Explain(Question),
     /// Room on the disk of the state directory, while there is little.
     Disk(Option<crate::model::view::DiskView>),
+    /// The gate that runs now.
+    Gate(Option<crate::model::RunningGate>),
     /// Commits ahead of and behind the branch, per agent.
     Distances(Vec<(crate::model::AgentId, u32, u32)>),
 }

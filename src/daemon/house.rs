@@ -12,6 +12,7 @@ use crate::ports::{Clock, Entropy, Panes, Runtime};
 use crate::telemetry::{Redactor, Rotation};
 use crate::worktree::GitStore;
 
+use super::gates::Gates;
 use super::paths::FleetPaths;
 
 /// Shared by the driver and all effects; fixed for one run, but for the pool.
@@ -23,6 +24,7 @@ pub(super) struct House {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) git: Arc<GitStore>,
+    pub(super) gates: Gates,
     pub(super) pool: PoolCell,
     /// Files that give no credential, with their hints; held while the pool is read.
     pub(super) pool_problems: tokio::sync::Mutex<BTreeSet<(String, String)>>,

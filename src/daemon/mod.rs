@@ -11,6 +11,7 @@ mod doors;
 mod driver;
 mod effects;
 mod error;
+mod gates;
 mod handle;
 mod house;
 mod lists;
@@ -31,6 +32,9 @@ mod watch;
 
 pub use clock::{SystemClock, SystemEntropy};
 pub use error::DaemonError;
+pub use gates::{
+    GateOrder, GateSetup, Gates, Known, LOGS_KEPT, Listener, LoggedRun, logged_runs, read_log,
+};
 pub use lists::file_name as task_list_file;
 pub use paths::{AgentPaths, FleetPaths};
 pub use preflight::preflight;

@@ -13,6 +13,7 @@ use crate::model::AgentId;
 ///   compose.json             the containers, as Compose would write them
 ///   log/supervisor.log       log/agents/NAME.log
 ///   opt/                     helper and scripts, mounted read-only into every instance
+///   gates/                   log/, results/, cache/, and runs/ while one is run
 ///   scratch/                 temporary files that must be on the same filesystem
 ///   agents/NAME/
 ///     checkout/              the agent's clone, /workspace (read-write)
@@ -69,6 +70,11 @@ impl FleetPaths {
 
     pub fn scratch(&self) -> PathBuf {
         self.root.join("scratch")
+    }
+
+    /// Everything of gates; `daemon/gates` knows what lies in it.
+    pub fn gates(&self) -> PathBuf {
+        self.root.join("gates")
     }
 
     pub fn agent(&self, agent: &AgentId) -> AgentPaths {

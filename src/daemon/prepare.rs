@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::DaemonError;
+use super::gates::{GateSetup, Gates};
 use super::house::{House, PoolCell};
 use super::paths::FleetPaths;
 use super::saved::{self, Writer};
@@ -94,13 +95,16 @@ pub(super) async fn build_house(
         say(&format!("warning: {problem}"));
         problems.insert((problem.to_string(), problem.hint.clone()));
     }
+    let git = Arc::new(git);
+    let gates = open_gates(&config, options, &git, &network.name, owner).await?;
     let house = House {
         paths,
         runtime: options.runtime.clone(),
         panes: options.panes.clone(),
         clock: options.clock.clone(),
         entropy: options.entropy.clone(),
-        git: Arc::new(git),
+        git,
+        gates,
         pool: PoolCell::new(pool.credentials),
         pool_problems: tokio::sync::Mutex::new(problems),
         logins: Logins::new(&config.state_directory),
@@ -114,6 +118,26 @@ pub(super) async fn build_house(
         config,
     };
     Ok((Arc::new(house), head))
+}
+
+async fn open_gates(
+    config: &Config,
+    options: &RunOptions,
+    git: &Arc<GitStore>,
+    network: &str,
+    owner: Option<(u32, u32)>,
+) -> Result<Gates, DaemonError> {
+    let setup = GateSetup {
+        config: config.clone(),
+        runtime: options.runtime.clone(),
+        git: git.clone(),
+        clock: options.clock.clone(),
+        network: network.to_owned(),
+        owner,
+    };
+    super::join(move || Gates::open(setup))
+        .await
+        .map_err(DaemonError::prerequisite("preparing the gates"))
 }
 
 /// No secret of the pool is shown from now on.

@@ -17,6 +17,7 @@ use super::doors::Doors;
 use super::driver::Driver;
 use super::effects::{Effects, settings_hash, take_inventory};
 use super::error::DaemonError;
+use super::gates;
 use super::handle::{DriverHandle, INPUTS, Input};
 use super::house::House;
 use super::lists::TaskLists;
@@ -97,7 +98,7 @@ pub async fn run(
             return Ok(Ended { ending: Ending::Detach });
         }
     };
-    ready.run(signals).await
+    Box::pin(ready.run(signals)).await
 }
 
 async fn first_signal(signals: &mut Option<Signals>) {
@@ -257,6 +258,7 @@ impl Fleetrun {
         let ending = loop_.run(received, first).await;
         drop(watchers);
         end.cancel();
+        house.gates.shut_down().await;
         close(&house, ending, &tracker).await;
         drop(announced);
         Ok(Ended { ending })
@@ -340,6 +342,7 @@ fn start_watchers(
     tracker.spawn(watch_disk(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(keep_panes(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(pool::follow(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(gates::follow(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(follow_engine(
         house.clone(),
         driver.clone(),

@@ -21,13 +21,13 @@ pub use about::About;
 pub use agent::{CredentialKind, Role};
 pub use credential::{CredentialInfo, CredentialView, Fault, QuotaWindow, Window, Windows};
 pub use explain::{Cause, Explanation, Grade, Signal};
-pub use gate::{GateOutcome, GateRecord};
+pub use gate::{GateCounts, GateEvent, GateOutcome, GateRecord, GateView, RunningGate};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
 };
 pub use receipt::{CommitNote, Missing, Receipt, SentBack};
 pub use request::{Ending, Reply, Request};
-pub use rescue::{LeftOut, RescueView};
+pub use rescue::{LeftOut, RescueFile, RescueKind, RescueView};
 pub use task::{Claim, Task, TaskContext, TaskSource, TaskStatus};
 pub use time::Timestamp;

@@ -25,6 +25,30 @@ pub struct RescueView {
     pub left_out: Vec<LeftOut>,
 }
 
+/// One path of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RescueFile {
+    /// Below the checkout; bytes that are not UTF-8 are shown as U+FFFD.
+    pub path: String,
+    pub kind: RescueKind,
+    /// Bytes; of a link, of the path it leads to.
+    pub size: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RescueKind {
+    /// In the index, and the file is as the index has it.
+    Staged,
+    Changed,
+    Untracked,
+    /// In `HEAD`, and not in the working tree.
+    Deleted,
+    /// In a submodule or another repository inside the checkout.
+    Nested,
+    Ignored,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     pub path: String,

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, CommitId, CredentialId, CredentialView, Incarnation, ProjectId, Role, SessionId,
-    TaskId, Timestamp,
+    AgentId, CommitId, CredentialId, CredentialView, Incarnation, ProjectId, Role, RunningGate,
+    SessionId, TaskId, Timestamp,
 };
 
 /// The whole fleet at one moment. `generation` grows with each published change.
@@ -37,6 +37,9 @@ pub struct FleetView {
     /// Set while the disk of the state directory has little room.
     #[serde(default)]
     pub disk: Option<DiskView>,
+    /// The gate that runs now.
+    #[serde(default)]
+    pub gate: Option<RunningGate>,
     /// Things a person should look at, newest last; bounded.
     pub notices: Vec<Notice>,
 }

@@ -15,7 +15,8 @@ pub use clock::{Clock, Entropy};
 pub use error::{ErrorKind, PortError, PortResult};
 pub use panes::{ObservedPane, Panes};
 pub use runtime::{
-    AttachedTerminal, ContainerSpec, ExecOutput, ExecSpec, ImageSpec, Mount, NetworkInfo,
-    ObservedContainer, ProgressLine, Runtime, RuntimeEvent, RuntimeEventKind, RuntimeInfo, Vitals,
+    AttachedTerminal, ContainerSpec, ExecOutput, ExecSpec, ImageSpec, Job, JobEnd, JobOutput,
+    Mount, NO_NETWORK, NetworkInfo, ObservedContainer, ProgressLine, Runtime, RuntimeEvent,
+    RuntimeEventKind, RuntimeInfo, Vitals,
 };
 pub use store::{Appended, Record, Store};

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::io::AsyncWrite;
+use tokio_util::sync::CancellationToken;
 
 use super::PortResult;
 use crate::model::{AgentId, Incarnation, ProjectId, Timestamp};
@@ -178,6 +179,36 @@ pub struct ExecOutput {
     pub stderr: Vec<u8>,
 }
 
+/// A command with a container of its own, run to its end.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Made from this, its command included; agent and incarnation only name it. The network may be
+    /// [`NO_NETWORK`].
+    pub spec: ContainerSpec,
+    /// Of the command, from its start; then the container is killed.
+    pub deadline: Duration,
+    /// Cancelled: the container is killed at once.
+    pub stop: CancellationToken,
+}
+
+/// As [`ContainerSpec::network`] of a [`Job`]: none at all.
+pub const NO_NETWORK: &str = "none";
+
+/// How a [`Job`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    Exited {
+        exit_code: i64,
+        /// Something in it was killed for lack of memory.
+        out_of_memory: bool,
+    },
+    TimedOut,
+    Stopped,
+}
+
+/// Takes what a job prints, as it comes.
+pub type JobOutput<'a> = &'a (dyn Fn(&[u8]) + Send + Sync);
+
 /// The terminal of a container's main process.
 pub struct AttachedTerminal {
     pub output: BoxStream<'static, PortResult<Bytes>>,
@@ -201,6 +232,9 @@ pub trait Runtime: Send + Sync {
         progress: ProgressLine<'_>,
     ) -> PortResult<String>;
 
+    /// The id of an image that is there; `None` when it is not. Fetches and builds nothing.
+    async fn image_id(&self, tag: &str) -> PortResult<Option<String>>;
+
     /// Makes sure the container exists and runs. Adopts one of the same name.
     async fn start(&self, spec: &ContainerSpec) -> PortResult<ObservedContainer>;
 
@@ -210,8 +244,8 @@ pub trait Runtime: Send + Sync {
     /// Removes a container that has ended. `Ok` when it is not there.
     async fn remove(&self, name: &str) -> PortResult<()>;
 
-    /// Removes throwaway containers of [`Runtime::run_once`] that a crash left behind; returns how
-    /// many. For the start, when none can be in use.
+    /// Removes throwaway containers of [`Runtime::run_once`] and [`Runtime::run_job`] that a crash
+    /// left behind; returns how many. For the start, when none can be in use.
     async fn remove_leftovers(&self, project: &ProjectId) -> PortResult<usize>;
 
     /// All containers of the project, running or not.
@@ -227,6 +261,12 @@ pub trait Runtime: Send + Sync {
     /// Runs `command` in a throwaway container made from `spec` (its own command, name and
     /// incarnation are not used), for work on a checkout whose agent is not running.
     async fn run_once(&self, spec: &ContainerSpec, command: &ExecSpec) -> PortResult<ExecOutput>;
+
+    /// Runs a job to its end; both its outputs go to `output`, in the order they come. The container
+    /// is removed before this returns, and also when it is dropped half-way.
+    ///
+    /// An error says that the job could not be run or followed; it says nothing about the command.
+    async fn run_job(&self, job: &Job, output: JobOutput<'_>) -> PortResult<JobEnd>;
 
     /// Events of the project's containers after `since`. Ends with an error when the engine goes
     /// away; a death that was the engine's own doing on its way out is not told before that.

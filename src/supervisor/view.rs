@@ -47,6 +47,7 @@ impl Supervisor {
                 .map(|(k, n)| (k.clone(), *n))
                 .collect(),
             disk: None,
+            gate: None,
             notices: fleet.notices.clone(),
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! Trusted because it passes the contract suite of the real runtime (`tests/contract/runtime.rs`).
 //! By default a started container runs nothing and lives until it is killed; with
-//! [`FakeRuntime::with_local_processes`] its command runs as a local process. `exec` and
-//! `run_once` always run local processes, with the container's paths replaced by those of its
+//! [`FakeRuntime::with_local_processes`] its command runs as a local process. `exec`, `run_once`
+//! and `run_job` always run local processes, with the container's paths replaced by those of its
 //! mounts on the host: good enough for git on a checkout mounted at `/workspace`.
 
 mod failures;
 mod process;
+mod script;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +21,9 @@ use tokio::sync::{broadcast, watch};
 
 use crate::model::{ProjectId, Timestamp};
 use crate::ports::{
-    AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, NetworkInfo,
-    ObservedContainer, PortError, PortResult, ProgressLine, Runtime, RuntimeEvent,
-    RuntimeEventKind, RuntimeInfo, Vitals,
+    AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, Job, JobEnd,
+    JobOutput, NetworkInfo, ObservedContainer, PortError, PortResult, ProgressLine, Runtime,
+    RuntimeEvent, RuntimeEventKind, RuntimeInfo, Vitals,
 };
 use crate::runtime::labels;
 use failures::{away, missing, system_time};
@@ -39,9 +40,11 @@ pub enum Call {
     Remove(String),
     Exec { name: String, command: Vec<String> },
     RunOnce { agent: String, command: Vec<String> },
+    RunJob { agent: String, command: Vec<String> },
 }
 
 type OnStart = Arc<dyn Fn(&ContainerSpec) + Send + Sync>;
+type OnJob = Arc<dyn Fn(&ContainerSpec) -> Option<PortResult<(Vec<u8>, JobEnd)>> + Send + Sync>;
 type OnExec = Arc<dyn Fn(&str, &ExecSpec) -> Option<PortResult<ExecOutput>> + Send + Sync>;
 
 /// A fake engine. Clones share it.
@@ -62,6 +65,7 @@ struct State {
     history: Vec<(ProjectId, RuntimeEvent)>,
     on_start: Option<OnStart>,
     on_exec: Option<OnExec>,
+    on_job: Option<OnJob>,
     failures: VecDeque<PortError>,
     lost_answers: u32,
     now: Option<Timestamp>,
@@ -100,99 +104,6 @@ impl FakeRuntime {
             local_processes: true,
             ..Self::new()
         }
-    }
-
-    /// Calls `script` at each start, after the container counts as running.
-    pub fn on_start(&self, script: impl Fn(&ContainerSpec) + Send + Sync + 'static) {
-        self.state().on_start = Some(Arc::new(script));
-    }
-
-    /// Asks `script` before each `exec` (by container name) and `run_once` (by agent); `None`
-    /// runs the command after all.
-    pub fn on_exec(
-        &self,
-        script: impl Fn(&str, &ExecSpec) -> Option<PortResult<ExecOutput>> + Send + Sync + 'static,
-    ) {
-        self.state().on_exec = Some(Arc::new(script));
-    }
-
-    /// The main process ends with `exit_code`, as in a crash. False when it was not running.
-    pub fn kill(&self, name: &str, exit_code: i64) -> bool {
-        self.end(name, exit_code, false)
-    }
-
-    /// Something in the container is killed for lack of memory; `fatal`: its main process.
-    pub fn run_out_of_memory(&self, name: &str, fatal: bool) -> bool {
-        let told = self.tell(name, RuntimeEventKind::OutOfMemory);
-        if fatal {
-            self.end(name, 137, true)
-        } else {
-            told
-        }
-    }
-
-    /// While unreachable every call fails as `Transient`, and event streams have ended. What
-    /// happens meanwhile is only seen later, by `list`.
-    pub fn set_reachable(&self, reachable: bool) {
-        self.reachable.send_replace(reachable);
-    }
-
-    /// The next `start` fails with this and does nothing.
-    pub fn fail_next_start(&self, error: PortError) {
-        self.state().failures.push_back(error);
-    }
-
-    /// The next `start` has its effect, but the answer is lost on the way.
-    pub fn lose_next_answer(&self) {
-        self.state().lost_answers += 1;
-    }
-
-    /// The time events carry from now on; without it, the system's.
-    pub fn set_now(&self, now: Timestamp) {
-        self.state().now = Some(now);
-    }
-
-    /// Everything asked so far.
-    pub fn calls(&self) -> Vec<Call> {
-        self.state().calls.clone()
-    }
-
-    /// The specification a container was made from.
-    pub fn spec(&self, name: &str) -> Option<ContainerSpec> {
-        self.state()
-            .containers
-            .get(name)
-            .map(|container| container.spec.clone())
-    }
-
-    /// Prints on a container's terminal. False when there is none.
-    pub fn print(&self, name: &str, text: &str) -> bool {
-        let terminal = self
-            .state()
-            .containers
-            .get(name)
-            .map(|c| c.terminal.clone());
-        terminal.is_some_and(|terminal| {
-            terminal.print(Bytes::copy_from_slice(text.as_bytes()));
-            true
-        })
-    }
-
-    /// What was typed into a container's terminal so far.
-    pub fn typed(&self, name: &str) -> Vec<u8> {
-        let terminal = self
-            .state()
-            .containers
-            .get(name)
-            .map(|c| c.terminal.clone());
-        terminal
-            .map(|terminal| terminal.typed())
-            .unwrap_or_default()
-    }
-
-    /// Columns and rows as last set.
-    pub fn size(&self, name: &str) -> Option<(u16, u16)> {
-        self.state().containers.get(name)?.size
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -365,6 +276,11 @@ impl Runtime for FakeRuntime {
         Ok(id)
     }
 
+    async fn image_id(&self, tag: &str) -> PortResult<Option<String>> {
+        self.reach("looking for an image")?;
+        Ok(self.state().images.get(tag).cloned())
+    }
+
     async fn start(&self, spec: &ContainerSpec) -> PortResult<ObservedContainer> {
         let name = spec.name();
         let attempt = format!("starting container {name}");
@@ -512,6 +428,29 @@ impl Runtime for FakeRuntime {
         match self.scripted(spec.agent.as_str(), command) {
             Some(scripted) => scripted,
             None => process::run(spec, command, &attempt).await,
+        }
+    }
+
+    /// The engine may go away while it runs, which ends the job with an error. The network is this
+    /// machine's, whatever the specification says.
+    async fn run_job(&self, job: &Job, output: JobOutput<'_>) -> PortResult<JobEnd> {
+        let attempt = format!("running {}", job.spec.agent);
+        self.reach(&attempt)?;
+        self.state().calls.push(Call::RunJob {
+            agent: job.spec.agent.to_string(),
+            command: job.spec.command.clone(),
+        });
+        process::check_mounts(&job.spec)?;
+        let script = self.state().on_job.clone();
+        if let Some(scripted) = script.and_then(|script| script(&job.spec)) {
+            let (printed, end) = scripted?;
+            output(&printed);
+            return Ok(end);
+        }
+        let mut reachable = self.reachable.subscribe();
+        tokio::select! {
+            end = process::run_job(job, output, &attempt) => end,
+            _ = reachable.wait_for(|reachable| !reachable) => Err(away(&attempt)),
         }
     }
 

@@ -1,8 +1,10 @@
 //! Reading one file in a directory an agent can write, without being led out of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
@@ -32,6 +34,63 @@ pub fn rename_beneath(root: &Path, relative: &Path, from: &str, to: &str) -> io:
     plain_names(Path::new(to))?;
     let directory = open(root, relative)?;
     rustix::fs::renameat(&directory, from, &directory, to).map_err(io::Error::from)
+}
+
+/// A directory that is being filled with paths somebody else chose. Every component is opened
+/// without following links, and nothing that exists is opened for writing.
+pub(super) struct NewTree {
+    root: OwnedFd,
+}
+
+impl NewTree {
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        Ok(Self {
+            root: File::open(root)?.into(),
+        })
+    }
+
+    pub(super) fn file(&self, path: &[u8], content: &[u8], executable: bool) -> io::Result<()> {
+        let (directory, name) = self.parent(path)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = if executable { 0o755 } else { 0o644 };
+        let file = openat(&directory, name, flags, Mode::from_raw_mode(mode))?;
+        File::from(file).write_all(content)
+    }
+
+    pub(super) fn link(&self, path: &[u8], target: &[u8]) -> io::Result<()> {
+        let (directory, name) = self.parent(path)?;
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &directory, name).map_err(io::Error::from)
+    }
+
+    /// The directory of `path`, made where it is missing, and the last component.
+    fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(OwnedFd, &'p OsStr)> {
+        let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
+        let harmless = |name: &&[u8]| {
+            !matches!(**name, [] | [b'.'] | [b'.', b'.'])
+                && !name.eq_ignore_ascii_case(b".git")
+                && !name.contains(&0)
+        };
+        if !names.iter().all(harmless) {
+            return Err(invalid("not a path that is written"));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut at = self.root.try_clone()?;
+        let (last, above) = names
+            .split_last()
+            .ok_or_else(|| invalid("the path is empty"))?;
+        for name in above {
+            let name = OsStr::from_bytes(name);
+            at = match openat(&at, name, flags, Mode::empty()) {
+                Err(rustix::io::Errno::NOENT) => {
+                    rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755))?;
+                    openat(&at, name, flags, Mode::empty())?
+                }
+                other => other?,
+            };
+        }
+        Ok((at, OsStr::from_bytes(last)))
+    }
 }
 
 fn open(root: &Path, relative: &Path) -> io::Result<OwnedFd> {

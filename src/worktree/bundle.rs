@@ -22,7 +22,7 @@ use crate::ports::{ErrorKind, PortError, PortResult};
 const DEADLINE: Duration = Duration::from_secs(300);
 /// The part of a bundle before the pack: a signature and a few references.
 const MAX_HEADER: usize = 64 * 1024;
-const ARRIVED: &str = "refs/arrived/head";
+const ARRIVED: &str = "refs/arrived/";
 
 /// Where the bundle is.
 #[derive(Clone, Copy, Debug)]
@@ -50,28 +50,38 @@ impl GitStore {
     ) -> PortResult<()> {
         let prefix = agent_prefix(agent)?;
         let expected = oid(expected_head)?;
+        let wanted = std::slice::from_ref(expected_head);
+        if !self.admit(agent, bundle, wanted, max_bytes)? && !self.contains(expected_head)? {
+            return Err(PortError::new(
+                ErrorKind::Broken,
+                format!("{agent} sent an empty bundle, but {expected_head} is not in the store"),
+            ));
+        }
+        let repository = self.repository()?;
+        read::commit(&repository, expected)?;
+        move_worker(&repository, &prefix, expected)
+    }
+
+    /// Takes the objects of `expected` into the store through the quarantine; no reference moves.
+    /// False: the bundle was empty.
+    pub(super) fn admit(
+        &self,
+        agent: &AgentId,
+        bundle: BundleSource<'_>,
+        expected: &[CommitId],
+        max_bytes: u64,
+    ) -> PortResult<bool> {
         let private = tempfile::Builder::new()
             .prefix(".import-")
             .tempdir_in(self.path.parent().unwrap_or(&self.path))
             .map_err(|cause| making::failed("make a directory beside", &self.path, cause))?;
         let file = private.path().join("work.bundle");
-        let size = copy(bundle, &file, max_bytes)?;
-        if size == 0 {
-            if !self.contains(expected_head)? {
-                return Err(PortError::new(
-                    ErrorKind::Broken,
-                    format!(
-                        "{agent} sent an empty bundle, but {expected_head} is not in the store"
-                    ),
-                ));
-            }
-        } else {
-            let reference = check_header(agent, &file, expected_head)?;
-            self.unpack(agent, private.path(), &file, &reference, expected_head)?;
+        if copy(bundle, &file, max_bytes)? == 0 {
+            return Ok(false);
         }
-        let repository = self.repository()?;
-        read::commit(&repository, expected)?;
-        move_worker(&repository, &prefix, expected)
+        let references = check_header(agent, &file, expected)?;
+        self.unpack(agent, private.path(), &file, &references, expected)?;
+        Ok(true)
     }
 
     fn unpack(
@@ -79,8 +89,8 @@ impl GitStore {
         agent: &AgentId,
         private: &Path,
         file: &Path,
-        reference: &str,
-        expected: &CommitId,
+        references: &[String],
+        expected: &[CommitId],
     ) -> PortResult<()> {
         let quarantine = private.join("quarantine.git");
         Git::bare_of_repository()
@@ -105,47 +115,55 @@ impl GitStore {
                 fs::write(alternates.join("alternates"), line)
             })
             .map_err(|cause| making::failed("write", &alternates, cause))?;
-        let checked = fetch(&quarantine, file, &format!("+{reference}:{ARRIVED}"))?;
-        if let Some(said) = checked {
+        let arrived: Vec<String> = (0..references.len())
+            .map(|number| format!("{ARRIVED}{number}"))
+            .collect();
+        let pairs = references.iter().zip(&arrived);
+        let refspecs: Vec<String> = pairs.map(|(from, to)| format!("+{from}:{to}")).collect();
+        if let Some(said) = fetch(&quarantine, file, &refspecs)? {
             return Err(malicious(agent, &said));
         }
-        let arrived = Repository::open_bare(&quarantine)
-            .and_then(|q| q.refname_to_id(ARRIVED))
-            .map_err(|cause| broken("the bundle brought no commit", cause))?;
-        if arrived.to_string() != expected.as_str() {
-            return Err(malicious(
-                agent,
-                &format!("it delivered {arrived} instead of {expected}"),
-            ));
+        let repository = Repository::open_bare(&quarantine)
+            .map_err(|cause| broken("the quarantine cannot be opened", cause))?;
+        for (name, expected) in arrived.iter().zip(expected) {
+            let found = repository
+                .refname_to_id(name)
+                .map_err(|cause| broken("the bundle brought no commit", cause))?;
+            if found.to_string() != expected.as_str() {
+                let said = format!("it delivered {found} instead of {expected}");
+                return Err(malicious(agent, &said));
+            }
         }
         // Checked a second time on the way in, by the transport that honours the setting in every
         // version of git, and for connectivity: every object the commits need must be there.
-        if let Some(said) = fetch(&self.path, &quarantine, ARRIVED)? {
+        if let Some(said) = fetch(&self.path, &quarantine, &arrived)? {
             return Err(malicious(agent, &said));
         }
         Ok(())
     }
 }
 
-/// Returns the reference of the bundle that names the expected commit.
-fn check_header(agent: &AgentId, file: &Path, expected: &CommitId) -> PortResult<String> {
+/// Returns the references of the bundle that name the expected commits.
+fn check_header(agent: &AgentId, file: &Path, expected: &[CommitId]) -> PortResult<Vec<String>> {
     let mut start = Vec::new();
     File::open(file)
         .and_then(|f| f.take(MAX_HEADER as u64).read_to_end(&mut start))
         .map_err(|cause| making::failed("read", file, cause))?;
     let references =
         header(&start).ok_or_else(|| malicious(agent, "it is not a git bundle of version 2"))?;
-    match references.iter().find(|(id, _)| id == expected.as_str()) {
-        Some((_, name)) => Ok(name.clone()),
-        None => Err(PortError::new(
-            ErrorKind::Refused,
-            format!(
-                "the bundle of {agent} holds {} and not {expected}",
-                references.first().map_or("nothing", |(id, _)| id.as_str())
-            ),
-        )
-        .hint("its branch moved meanwhile; look at its head again and export anew")),
-    }
+    let named =
+        |expected: &CommitId| match references.iter().find(|(id, _)| id == expected.as_str()) {
+            Some((_, name)) => Ok(name.clone()),
+            None => Err(PortError::new(
+                ErrorKind::Refused,
+                format!(
+                    "the bundle of {agent} holds {} and not {expected}",
+                    references.first().map_or("nothing", |(id, _)| id.as_str())
+                ),
+            )
+            .hint("its branch moved meanwhile; look at its head again and export anew")),
+        };
+    expected.iter().map(named).collect()
 }
 
 fn move_worker(repository: &Repository, prefix: &str, new: git2::Oid) -> PortResult<()> {
@@ -186,7 +204,7 @@ fn move_worker(repository: &Repository, prefix: &str, new: git2::Oid) -> PortRes
 }
 
 /// Fetches with every check on. `Some`: git refused, with its words.
-fn fetch(into: &Path, from: &Path, refspec: &str) -> PortResult<Option<String>> {
+fn fetch(into: &Path, from: &Path, refspecs: &[String]) -> PortResult<Option<String>> {
     let output = Git::local(into)
         .deadline(DEADLINE)
         .args([
@@ -200,7 +218,7 @@ fn fetch(into: &Path, from: &Path, refspec: &str) -> PortResult<Option<String>> 
         .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
         .args(["--no-recurse-submodules", "--no-auto-maintenance", "--"])
         .arg(from)
-        .arg(refspec)
+        .args(refspecs)
         .output()?;
     Ok((!output.status.success()).then(|| last_lines(&output.stderr)))
 }

@@ -69,7 +69,7 @@ impl GitStore {
             return Ok(Checkout { created: false });
         }
         let filled = self
-            .fill(&making.path, spec)
+            .fill(&making.path, spec, &spec.base)
             .and_then(|()| match spec.owner {
                 Some(owner) => give(&making.path, owner),
                 None => Ok(()),
@@ -82,7 +82,32 @@ impl GitStore {
         Ok(Checkout { created: true })
     }
 
-    fn fill(&self, tree: &Path, spec: &CheckoutSpec) -> PortResult<()> {
+    /// Makes a checkout of exactly this commit at `directory`, which must not exist, for a command
+    /// that is run on it once: on the branch, with `origin`'s where the branch is now, so that the two
+    /// can be compared. What goes wrong may leave a part of it behind.
+    ///
+    /// Filters are not run, links stay links, large-file pointers stay pointers, submodules are empty.
+    pub fn checkout_once(
+        &self,
+        directory: &Path,
+        commit: &CommitId,
+        owner: Option<(u32, u32)>,
+    ) -> PortResult<()> {
+        self.share_objects(oid(commit)?)?;
+        let spec = CheckoutSpec {
+            agent: AgentId::new("gate"),
+            directory: directory.to_owned(),
+            branch: self.branch.clone(),
+            base: commit.clone(),
+            owner,
+            identity: self.identity.clone(),
+        };
+        self.fill(directory, &spec, &self.branch_head()?)?;
+        owner.map_or(Ok(()), |owner| give(directory, owner))
+    }
+
+    /// `upstream`: where `origin`'s branch is.
+    fn fill(&self, tree: &Path, spec: &CheckoutSpec, upstream: &CommitId) -> PortResult<()> {
         Git::bare_of_repository()
             .args(["init", "--quiet", "--template=", "--object-format=sha1"])
             .arg(format!("--initial-branch={}", spec.branch))
@@ -100,11 +125,11 @@ impl GitStore {
             .and_then(|()| borrow_from(&self.objects_directory()))
             .map_err(|cause| failed("write", &info, cause))?;
         self.configure(&git, spec)?;
-        let base = oid(&spec.base)?.to_string();
         let remote = remote_name(&self.branch);
-        for name in [&head_name(&spec.branch), &remote] {
+        for (name, commit) in [(&head_name(&spec.branch), &spec.base), (&remote, upstream)] {
+            let id = oid(commit)?.to_string();
             Git::local(&git)
-                .args(["update-ref", "-m", "start", name, &base])
+                .args(["update-ref", "-m", "start", name, &id])
                 .run("setting up a checkout's branch")?;
         }
         Git::local(&git)

@@ -11,6 +11,7 @@
 //!   refs/workers/<agent>/previous/*  imported commits the agent has since rewritten
 //!   refs/orchestrator/replaced/*     remote commits a forced push took away
 //!   refs/orchestrator/train/*        the newest stacks of the merge train
+//!   refs/orchestrator/rescue/<agent>/*   uncommitted work of that agent, snapshot by snapshot
 //! <state>/agents/<agent>/checkout    `clone --shared` of the store; the agent's own
 //! ```
 //!
@@ -30,11 +31,14 @@ pub mod exchange;
 mod making;
 mod merge;
 mod push;
+mod reachable;
 mod read;
 mod remote;
+mod rescue;
 pub mod sandbox;
 mod stack;
 mod store;
+mod trash;
 
 pub use beneath::{open_beneath, read_beneath, rename_beneath};
 pub use bundle::BundleSource;
@@ -42,6 +46,9 @@ pub use checkout::{Checkout, CheckoutSpec};
 pub use conflict::ConflictFile;
 pub use merge::{FileEdit, MergeOutcome};
 pub use push::PushOutcome;
+pub use reachable::Reachability;
 pub use remote::Fetched;
+pub use rescue::{RescueReason, Restored, Retention, Thinned};
 pub use stack::{Landing, STACKS_KEPT, Stack, StackPart, Stacked};
 pub use store::{GitStore, Identity};
+pub use trash::{Trash, TrashEntry};

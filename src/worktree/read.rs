@@ -11,6 +11,9 @@ use crate::ports::{ErrorKind, PortError, PortResult};
 /// Names `list_files` returns at most.
 const MAX_FILES: usize = 10_000;
 
+/// As git itself takes them.
+const SHORTEST_ID: usize = 4;
+
 impl GitStore {
     /// Our tip of the branch: everything the supervisor has merged.
     pub fn branch_head(&self) -> PortResult<CommitId> {
@@ -27,6 +30,45 @@ impl GitStore {
         let repository = self.repository()?;
         let name = format!("{}/head", agent_prefix(agent)?);
         Ok(find(&repository, &name)?.map(commit_id))
+    }
+
+    /// The hash of a commit's tree: the same for the same files.
+    pub fn tree_id(&self, commit: &CommitId) -> PortResult<String> {
+        let repository = self.repository()?;
+        Ok(tree(&repository, oid(commit)?)?.id().to_string())
+    }
+
+    /// The commit a person means: the branch or another one of the remote's that was fetched, an
+    /// agent (its newest imported commit), or an id, which may be cut short to 4 digits.
+    pub fn resolve(&self, text: &str) -> PortResult<CommitId> {
+        let repository = self.repository()?;
+        let names = [
+            head_name(text),
+            format!("refs/workers/{text}/head"),
+            remote_name(text),
+        ];
+        for name in names
+            .iter()
+            .filter(|name| git2::Reference::is_valid_name(name))
+        {
+            if let Some(id) = find(&repository, name)? {
+                return Ok(commit_id(id));
+            }
+        }
+        let digits = text.len() >= SHORTEST_ID && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let found = digits
+            .then(|| repository.find_commit_by_prefix(text))
+            .and_then(Result::ok);
+        found.map(|commit| commit_id(commit.id())).ok_or_else(|| {
+            PortError::new(
+                ErrorKind::NotFound,
+                format!("the store has no branch, agent or commit {text:?}"),
+            )
+            .hint(format!(
+                "name `{}`, an agent that has committed, or the beginning of a commit's id",
+                self.branch
+            ))
+        })
     }
 
     fn required(&self, name: &str) -> PortResult<CommitId> {

@@ -11,9 +11,13 @@ use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
 pub const BRING_UP_TO: &str = include_str!("../../hooks/bring-up-to.sh");
 const EXPORT: &str = include_str!("../../hooks/export-work.sh");
 const INSPECT: &str = include_str!("../../hooks/inspect-work.sh");
+/// The static helper, as every instance has it mounted.
+pub const HELPER: &str = "/opt/orchestrator/orchestrator-hook";
 
 /// A `git status` of a very dirty tree; beyond it the tree is not worth listing.
 const MAX_STATUS: usize = 8 * 1024 * 1024;
+/// The lines before a snapshot's bundle.
+const MAX_SNAPSHOT_HEADER: usize = 16 * 1024;
 /// Paths kept in a [`TreeState`].
 const MAX_DIRTY: usize = 100;
 
@@ -65,6 +69,92 @@ pub fn bring_up_to(workspace: &str, target: &CommitId, branch: &str) -> ExecSpec
     )
 }
 
+/// What a checkout need not send: see [`GitStore::rescue_known`](super::GitStore::rescue_known).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RescueKnown {
+    /// Commits that stay in the store whatever happens.
+    pub commits: Vec<CommitId>,
+    /// The agent's newest snapshots, oldest first: as made in the checkout, and as kept in the store.
+    pub rescues: Vec<(CommitId, CommitId)>,
+}
+
+/// Keeps everything in the checkout that is in no commit of `known`, touching neither files, index
+/// nor branches; for [`parse_snapshot`]. `ignored`: also what the repository's rules ignore. Three
+/// quarters of `max_bytes` are for uncommitted content; what does not fit is left out and named.
+pub fn snapshot(workspace: &str, known: &RescueKnown, ignored: bool, max_bytes: usize) -> ExecSpec {
+    let mut command = vec![HELPER.to_owned(), "snapshot".to_owned()];
+    if ignored {
+        command.push("--ignored".to_owned());
+    }
+    let total = max_bytes / 4 * 3;
+    command.extend(["--max-total".to_owned(), total.to_string()]);
+    for (made, kept) in &known.rescues {
+        command.extend(["--have".to_owned(), format!("{made}={kept}")]);
+    }
+    command.extend(known.commits.iter().map(ToString::to_string));
+    specification(command, workspace, max_bytes, Duration::from_secs(300))
+}
+
+/// What [`snapshot`] said, for [`GitStore::import_rescue`](super::GitStore::import_rescue).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub outcome: SnapshotOutcome,
+    /// Earlier ones that never arrived; they are in the bundle as well.
+    pub also: Vec<CommitId>,
+    pub bundle: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOutcome {
+    /// Everything is in commits the store has.
+    Nothing,
+    /// As in this one, which the store has.
+    Same(CommitId),
+    Taken(CommitId),
+}
+
+/// Reads what [`snapshot`] printed: a few lines, an empty one, the bundle.
+pub fn parse_snapshot(mut output: Vec<u8>) -> PortResult<Snapshot> {
+    let unreadable = || {
+        PortError::new(
+            ErrorKind::Broken,
+            "the answer of the snapshot could not be read",
+        )
+    };
+    let start = &output[..output.len().min(MAX_SNAPSHOT_HEADER)];
+    let end = start
+        .windows(2)
+        .position(|pair| pair == b"\n\n")
+        .ok_or_else(unreadable)?;
+    let text = std::str::from_utf8(&output[..end]).map_err(|_| unreadable())?;
+    let id = |text: &str| {
+        is_commit_id(text)
+            .then(|| CommitId::new(text))
+            .ok_or_else(unreadable)
+    };
+    let mut lines = text.lines();
+    if lines.next() != Some("orchestrator-snapshot 1") {
+        return Err(unreadable());
+    }
+    let outcome = match lines.next().unwrap_or_default() {
+        "none" => SnapshotOutcome::Nothing,
+        line => match line.split_once(' ') {
+            Some(("same", made)) => SnapshotOutcome::Same(id(made)?),
+            Some(("taken", made)) => SnapshotOutcome::Taken(id(made)?),
+            _ => return Err(unreadable()),
+        },
+    };
+    let also = lines
+        .map(|line| id(line.strip_prefix("also ").unwrap_or_default()))
+        .collect::<PortResult<Vec<_>>>()?;
+    output.drain(..end + 2);
+    Ok(Snapshot {
+        outcome,
+        also,
+        bundle: output,
+    })
+}
+
 fn script(
     text: &str,
     name: &str,
@@ -80,6 +170,15 @@ fn script(
         name.to_owned(),
     ];
     command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    specification(command, workspace, max_output_bytes, deadline)
+}
+
+fn specification(
+    command: Vec<String>,
+    workspace: &str,
+    max_output_bytes: usize,
+    deadline: Duration,
+) -> ExecSpec {
     // The container's user owns the checkout in the ordinary case; this covers mapped users.
     let environment = [
         ("GIT_CONFIG_COUNT", "1"),

@@ -8,10 +8,12 @@ mod canary;
 mod exchange;
 mod never_lost;
 mod remote;
+mod rescue;
 mod train;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use orchestrator::model::{AgentId, CommitId};
 use orchestrator::ports::{ErrorKind, ExecOutput, ExecSpec, PortResult};
@@ -91,7 +93,12 @@ fn head(root: &Path) -> CommitId {
 /// Runs a sandbox command as the agent would.
 fn execute(spec: &ExecSpec) -> ExecOutput {
     let directory = spec.working_directory.clone().unwrap();
-    let output = command(Path::new(&directory), &spec.command[0])
+    let program = if spec.command[0] == sandbox::HELPER {
+        helper()
+    } else {
+        Path::new(&spec.command[0])
+    };
+    let output = command(Path::new(&directory), program.to_str().unwrap())
         .args(&spec.command[1..])
         .envs(&spec.environment)
         .output()
@@ -101,6 +108,17 @@ fn execute(spec: &ExecSpec) -> ExecOutput {
         stdout: output.stdout,
         stderr: output.stderr,
     }
+}
+
+/// The static helper, as instances have it, installed once.
+fn helper() -> &'static Path {
+    static PLACE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let place =
+            std::env::temp_dir().join(format!("orchestrator-contract-{}", std::process::id()));
+        orchestrator::hooks::install::install(&place, None, &[]).unwrap();
+        place.join(orchestrator::hooks::install::HELPER_NAME)
+    });
+    &PLACE
 }
 
 fn inspect(checkout: &Path) -> TreeState {

@@ -145,6 +145,7 @@ fn empty_view() -> FleetView {
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
         disk: None,
+        gate: None,
         notices: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! Contract suites: the same tests on the fake and on the real thing.
 
+mod gates;
 mod git;
 mod hooks;
 mod panes;

@@ -15,13 +15,14 @@ use futures_util::stream::BoxStream;
 use orchestrator::model::{AgentId, Incarnation, ProjectId};
 use orchestrator::ports::runtime::ImageBuild;
 use orchestrator::ports::{
-    ContainerSpec, ErrorKind, ExecSpec, ImageSpec, Mount, ObservedContainer, PortResult, Runtime,
-    RuntimeEvent, RuntimeEventKind,
+    ContainerSpec, ErrorKind, ExecSpec, ImageSpec, Job, JobEnd, Mount, NO_NETWORK,
+    ObservedContainer, PortResult, Runtime, RuntimeEvent, RuntimeEventKind,
 };
 use orchestrator::runtime::docker::{DockerRuntime, image};
 use orchestrator::runtime::labels;
 use orchestrator::testing::fake_runtime::FakeRuntime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
 
 /// The version the facts were observed on; every test that needs the agent image uses this one.
 const CLAUDE_VERSION: &str = "2.1.197";
@@ -416,6 +417,121 @@ async fn a_late_throwaway_is_gone(world: World) {
     world.clean_up().await;
 }
 
+fn job(world: &World, script: &str) -> Job {
+    Job {
+        spec: ContainerSpec {
+            network: NO_NETWORK.to_owned(),
+            ..world.running(&["sh", "-c", script])
+        },
+        deadline: LONG,
+        stop: CancellationToken::new(),
+    }
+}
+
+/// How it ends, and what it prints.
+async fn run_job(world: &World, job: &Job) -> PortResult<(JobEnd, String)> {
+    let printed = std::sync::Mutex::new(Vec::new());
+    let take = |bytes: &[u8]| printed.lock().unwrap().extend_from_slice(bytes);
+    let end = world.runtime.run_job(job, &take).await?;
+    let printed = printed.lock().unwrap().clone();
+    Ok((end, String::from_utf8(printed).unwrap()))
+}
+
+fn exited(exit_code: i64) -> JobEnd {
+    JobEnd::Exited {
+        exit_code,
+        out_of_memory: false,
+    }
+}
+
+async fn a_job_runs_to_its_end_and_is_gone(world: World) {
+    fs::write(world.host("seed"), "42").unwrap();
+    let job = job(
+        &world,
+        "cat seed; echo; echo \"$WORKER_ID\" >made; echo bad >&2; exit 4",
+    );
+    let (end, printed) = run_job(&world, &job).await.unwrap();
+    assert_eq!(end, exited(4));
+    let mut lines: Vec<&str> = printed.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["42", "bad"]);
+    assert_eq!(fs::read_to_string(world.host("made")).unwrap(), "1\n");
+    let all = world.runtime.list(&world.spec.project).await.unwrap();
+    assert!(all.is_empty());
+    world.clean_up().await;
+}
+
+async fn the_output_of_a_job_comes_while_it_runs(world: World) {
+    let job = job(
+        &world,
+        "echo first; while ! test -e go; do sleep 0.05; done",
+    );
+    let go = world.host("go");
+    let take = |bytes: &[u8]| {
+        assert_eq!(bytes, b"first\n");
+        fs::write(&go, "").unwrap();
+    };
+    let end = tokio::time::timeout(LONG, world.runtime.run_job(&job, &take)).await;
+    assert_eq!(end.expect("it ends").unwrap(), exited(0));
+    world.clean_up().await;
+}
+
+async fn a_job_may_close_its_outputs_and_go_on(world: World) {
+    let job = job(&world, "exec >/dev/null 2>&1; sleep 1; touch made; exit 3");
+    let (end, printed) = run_job(&world, &job).await.unwrap();
+    assert_eq!((end, printed.as_str()), (exited(3), ""));
+    assert!(world.host("made").exists());
+    world.clean_up().await;
+}
+
+async fn a_late_job_is_killed(world: World) {
+    let mut job = job(&world, "echo begun; sleep 600");
+    job.deadline = Duration::from_secs(2);
+    let (end, printed) = run_job(&world, &job).await.unwrap();
+    assert_eq!((end, printed.as_str()), (JobEnd::TimedOut, "begun\n"));
+    // `clean_up` looks for leftovers.
+    world.clean_up().await;
+}
+
+async fn a_job_is_stopped(world: World) {
+    let job = job(&world, "touch begun; sleep 600");
+    let begun = world.host("begun");
+    let stop = async {
+        appears(&begun).await;
+        job.stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(run_job(&world, &job), stop);
+    assert_eq!(ended.unwrap().0, JobEnd::Stopped);
+    world.clean_up().await;
+}
+
+async fn a_job_that_cannot_be_run_is_an_error(world: World) {
+    let mut missing = job(&world, "true");
+    missing.spec.mounts[0].host = world.host("not-there");
+    let error = run_job(&world, &missing).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+    // That its program is not there is an end like any other: a shell would say the same.
+    let mut nothing = job(&world, "true");
+    nothing.spec.command = words(&["no-such-program"]);
+    let (end, printed) = run_job(&world, &nothing).await.unwrap();
+    assert_eq!(end, exited(127));
+    assert!(printed.contains("no-such-program"), "{printed}");
+    world.clean_up().await;
+}
+
+async fn an_image_is_known_once_it_is_there(world: World) {
+    let nothing = world.runtime.image_id("orchestrator-nobody:none").await;
+    assert_eq!(nothing.unwrap(), None);
+    let spec = ImageSpec {
+        tag: world.spec.image.clone(),
+        build: ImageBuild::Named,
+    };
+    let id = world.runtime.ensure_image(&spec, &|_| {}).await.unwrap();
+    let known = world.runtime.image_id(&spec.tag).await.unwrap();
+    assert_eq!(known, Some(id));
+    world.clean_up().await;
+}
+
 async fn events_tell_start_and_death(world: World) {
     let mut events = world
         .runtime
@@ -605,6 +721,13 @@ contract! {
     commands_need_a_running_container
     a_throwaway_works_on_the_checkout
     a_late_throwaway_is_gone
+    a_job_runs_to_its_end_and_is_gone
+    the_output_of_a_job_comes_while_it_runs
+    a_job_may_close_its_outputs_and_go_on
+    a_late_job_is_killed
+    a_job_is_stopped
+    a_job_that_cannot_be_run_is_an_error
+    an_image_is_known_once_it_is_there
     events_tell_start_and_death
     the_log_keeps_the_terminal
     an_attached_terminal_takes_input_and_ends
@@ -823,6 +946,32 @@ async fn a_throwaway_of_docker_has_no_network() {
         .await
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "lo\n");
+    world.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_job_of_docker_has_the_network_it_is_given() {
+    let world = World::docker().await;
+    let look = "ls /sys/class/net";
+    let (_, seen) = run_job(&world, &job(&world, look)).await.unwrap();
+    assert_eq!(seen, "lo\n");
+    let mut open = job(&world, look);
+    open.spec.network.clone_from(&world.spec.network);
+    let (_, seen) = run_job(&world, &open).await.unwrap();
+    assert_eq!(seen, "eth0\nlo\n");
+    world.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_job_of_docker_that_runs_out_of_memory_is_told() {
+    let world = World::docker().await;
+    let hungry = job(&world, "tail /dev/zero");
+    let (end, _) = run_job(&world, &hungry).await.unwrap();
+    let starved = JobEnd::Exited {
+        exit_code: 137,
+        out_of_memory: true,
+    };
+    assert_eq!(end, starved);
     world.clean_up().await;
 }
 

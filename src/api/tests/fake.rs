@@ -169,6 +169,7 @@ pub(crate) fn fleet() -> FleetView {
             resting: false,
         },
         unknown_hooks: vec![("FutureEvent".into(), 2)],
+        gate: None,
         disk: Some(DiskView {
             free_bytes: 400 << 20,
             total_bytes: 8 << 30,

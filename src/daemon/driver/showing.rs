@@ -46,6 +46,7 @@ impl Driver {
     pub(super) fn publish(&mut self) {
         let mut view = self.supervisor.view(self.now());
         view.disk.clone_from(&self.disk);
+        view.gate.clone_from(&self.gate);
         view.tmux_socket.clone_from(&self.house.tmux_socket);
         let lists = self.house.paths.agent(&AgentId::manager()).checkout();
         view.task_list_directory = lists.display().to_string();

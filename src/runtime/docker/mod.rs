@@ -12,6 +12,7 @@ mod events;
 mod exec;
 pub mod host;
 pub mod image;
+mod job;
 mod network;
 mod once;
 mod raw;
@@ -31,9 +32,9 @@ pub use base::BASE_IMAGE;
 
 use crate::model::{ProjectId, Timestamp};
 use crate::ports::{
-    AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, NetworkInfo,
-    ObservedContainer, PortError, PortResult, ProgressLine, Runtime, RuntimeEvent, RuntimeInfo,
-    Vitals,
+    AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, Job, JobEnd,
+    JobOutput, NetworkInfo, ObservedContainer, PortError, PortResult, ProgressLine, Runtime,
+    RuntimeEvent, RuntimeInfo, Vitals,
 };
 
 /// Where the engine listens unless told otherwise.
@@ -128,6 +129,10 @@ impl Runtime for DockerRuntime {
         image::ensure(&self.docker, image, progress).await
     }
 
+    async fn image_id(&self, tag: &str) -> PortResult<Option<String>> {
+        image::id_of(&self.docker, tag).await
+    }
+
     async fn start(&self, spec: &ContainerSpec) -> PortResult<ObservedContainer> {
         container::start(&self.docker, spec).await
     }
@@ -154,6 +159,10 @@ impl Runtime for DockerRuntime {
 
     async fn run_once(&self, spec: &ContainerSpec, command: &ExecSpec) -> PortResult<ExecOutput> {
         once::run(&self.docker, spec, command).await
+    }
+
+    async fn run_job(&self, job: &Job, output: JobOutput<'_>) -> PortResult<JobEnd> {
+        job::run(&self.docker, job, output).await
     }
 
     async fn events(

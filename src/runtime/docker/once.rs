@@ -14,7 +14,9 @@ use super::error::{classify, is_status, too_late};
 use super::exec::{attempt, converse};
 use super::spec::once_body;
 use crate::model::ProjectId;
-use crate::ports::{ContainerSpec, ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
+use crate::ports::{
+    ContainerSpec, ErrorKind, ExecOutput, ExecSpec, NO_NETWORK, PortError, PortResult,
+};
 use crate::runtime::labels;
 
 /// `Runtime::run_once`.
@@ -23,25 +25,25 @@ pub(super) async fn run(
     spec: &ContainerSpec,
     command: &ExecSpec,
 ) -> PortResult<ExecOutput> {
-    let name = format!(
-        "{}-once-{}",
-        labels::fleet_name(&spec.project),
-        uuid::Uuid::new_v4().simple()
-    );
+    let name = name(spec);
     let attempt = attempt(command, &name);
     // From here on: a create with an unknown outcome may have made it.
-    let mut guard = Guard(Some((docker.clone(), name.clone())));
+    let guard = Guard::new(docker, &name);
     let work = create_and_run(docker, spec, command, &name, &attempt);
     let result = match tokio::time::timeout(command.deadline, work).await {
         Ok(result) => result,
         Err(_) => Err(too_late(&attempt, command.deadline.as_secs())),
     };
-    // The guard stays armed meanwhile: this may be dropped here as well.
-    if let Err(error) = remove(docker, &name).await {
-        tracing::warn!(container = name, error = %error.chain(), "a throwaway container stays behind");
-    }
-    guard.0 = None;
+    guard.remove().await;
     result
+}
+
+pub(super) fn name(spec: &ContainerSpec) -> String {
+    format!(
+        "{}-once-{}",
+        labels::fleet_name(&spec.project),
+        uuid::Uuid::new_v4().simple()
+    )
 }
 
 async fn create_and_run(
@@ -53,7 +55,7 @@ async fn create_and_run(
 ) -> PortResult<ExecOutput> {
     let failed = |error| classify(attempt, error);
     let with_input = !command.stdin.is_empty();
-    let mut body = once_body(spec, &command.command, with_input);
+    let mut body = once_body(spec, &command.command, with_input, NO_NETWORK);
     if let Some(directory) = &command.working_directory {
         body.working_dir = Some(directory.clone());
     }
@@ -92,7 +94,7 @@ async fn create_and_run(
     })
 }
 
-async fn exit_code(docker: &Docker, name: &str, attempt: &str) -> PortResult<i64> {
+pub(super) async fn exit_code(docker: &Docker, name: &str, attempt: &str) -> PortResult<i64> {
     let options = WaitContainerOptionsBuilder::new()
         .condition("not-running")
         .build();
@@ -109,8 +111,24 @@ async fn exit_code(docker: &Docker, name: &str, attempt: &str) -> PortResult<i64
     }
 }
 
-/// Removes the container on a task of its own when `run` is dropped half-way.
-struct Guard(Option<(Docker, String)>);
+/// Removes the container on a task of its own when whoever runs it is dropped half-way.
+pub(super) struct Guard(Option<(Docker, String)>);
+
+impl Guard {
+    pub(super) fn new(docker: &Docker, name: &str) -> Self {
+        Self(Some((docker.clone(), name.to_owned())))
+    }
+
+    /// Removes it now; whoever waits may still be dropped meanwhile.
+    pub(super) async fn remove(mut self) {
+        if let Some((docker, name)) = &self.0
+            && let Err(error) = remove(docker, name).await
+        {
+            tracing::warn!(container = name, error = %error.chain(), "a throwaway container stays behind");
+        }
+        self.0 = None;
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {

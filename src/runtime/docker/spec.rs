@@ -36,12 +36,13 @@ pub fn engine_body(spec: &ContainerSpec) -> ContainerCreateBody {
     }
 }
 
-/// The body for a throwaway container: the same mounts, user and hardening, no network, no
-/// terminal, so that its two outputs stay apart.
+/// The body for a throwaway container: the same mounts, user and hardening, no terminal, so that its
+/// two outputs stay apart. `network`: as the engine names it, or `none`.
 pub(super) fn once_body(
     spec: &ContainerSpec,
     command: &[String],
     stdin: bool,
+    network: &str,
 ) -> ContainerCreateBody {
     ContainerCreateBody {
         tty: Some(false),
@@ -52,7 +53,7 @@ pub(super) fn once_body(
         attach_stderr: Some(true),
         cmd: Some(command.to_vec()),
         labels: Some(labels::once_labels(spec).into_iter().collect()),
-        host_config: Some(host_config(spec, "none")),
+        host_config: Some(host_config(spec, network)),
         ..common_body(spec)
     }
 }
@@ -155,6 +156,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::model::{AgentId, Incarnation, ProjectId};
+    use crate::ports::NO_NETWORK;
 
     pub(crate) fn example() -> ContainerSpec {
         ContainerSpec {
@@ -207,7 +209,7 @@ pub(crate) mod tests {
     fn a_throwaway_has_no_network_and_the_same_hardening() {
         let spec = example();
         let agent = engine_body(&spec).host_config.expect("host config");
-        let body = once_body(&spec, &["git".to_owned()], true);
+        let body = once_body(&spec, &["git".to_owned()], true, NO_NETWORK);
         let once = body.host_config.expect("host config");
         assert_eq!(once.network_mode.as_deref(), Some("none"));
         assert_eq!(body.cmd, Some(vec!["git".to_owned()]));

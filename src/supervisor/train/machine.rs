@@ -25,6 +25,7 @@ use crate::supervisor::state::Candidate;
 
 /// Times in a row that the branch moved under a stack, before it is let alone for a while.
 const MOVES: u32 = 3;
+const AGAIN: &str = "merge train: again";
 
 /// What the configuration says about it.
 #[derive(Clone, Copy, Debug)]
@@ -133,18 +134,16 @@ impl Train {
 
     /// When a step that could not be done is tried again, or somebody who was put off.
     pub(super) fn deadline(&self, waiting: &[Candidate]) -> Option<(Timestamp, String)> {
-        let at = match &self.run {
-            Some(run) => run.stall.as_ref().and_then(|stall| stall.again_at)?,
-            None => {
-                let held = |c: &Candidate| {
-                    let held = self.put_off.get(&c.agent);
-                    held.filter(|held| held.commit == c.commit)
-                        .map(|held| held.until)
-                };
-                waiting.iter().filter_map(held).min()?
-            }
+        if let Some(run) = &self.run {
+            let at = run.stall.as_ref()?.again_at?;
+            return Some((at, AGAIN.to_owned()));
+        }
+        let held = |c: &Candidate| {
+            let held = self.put_off.get(&c.agent)?;
+            (held.commit == c.commit).then_some(held.until)
         };
-        Some((at, "merge train: again".to_owned()))
+        let at = waiting.iter().filter_map(held).min()?;
+        Some((at, AGAIN.to_owned()))
     }
 
     /// The branch keeps moving under a stack that takes long to test.

@@ -205,7 +205,9 @@ impl Supervisor {
         let push = merging
             .push_retry_at
             .map(|at| (at, "push again".to_owned()));
+        // Before the first inventory nobody departs.
         let train = merging.train.deadline(&merging.waiting);
+        let train = train.filter(|_| self.ready);
         let imports = self.imports_waiting();
         let imports = imports.map(|(id, at)| (at, format!("{id}: take its commits again")));
         fetch.into_iter().chain(push).chain(train).chain(imports)

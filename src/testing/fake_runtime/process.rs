@@ -15,7 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::ports::{ContainerSpec, ErrorKind, ExecOutput, ExecSpec, Mount, PortError, PortResult};
+use crate::ports::{
+    ContainerSpec, ErrorKind, ExecOutput, ExecSpec, Job, JobEnd, JobOutput, Mount, PortError,
+    PortResult,
+};
 
 /// The engine refuses a mount whose source is not there.
 pub(super) fn check_mounts(spec: &ContainerSpec) -> PortResult<()> {
@@ -165,6 +168,53 @@ pub(super) async fn run(
                 command.deadline.as_secs()
             ),
         )),
+    }
+}
+
+/// What `run_job` does.
+pub(super) async fn run_job(job: &Job, output: JobOutput<'_>, attempt: &str) -> PortResult<JobEnd> {
+    let spec = &job.spec;
+    let none = BTreeMap::new();
+    let mut process = local(spec, &spec.command, &spec.working_directory, &none)?;
+    process.stdin(Stdio::null());
+    let (mut child, _group) = match spawn(process, attempt) {
+        Ok(spawned) => spawned,
+        // As the container's init says it.
+        Err(error) => {
+            output(format!("{}: {}\n", spec.command.join(" "), error.chain()).as_bytes());
+            return Ok(JobEnd::Exited {
+                exit_code: 127,
+                out_of_memory: false,
+            });
+        }
+    };
+    let failed =
+        |error: io::Error| PortError::new(ErrorKind::Transient, attempt.to_owned()).because(error);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        tokio::try_join!(follow(out, output), follow(err, output))?;
+        child.wait().await
+    };
+    tokio::select! {
+        ended = work => Ok(JobEnd::Exited {
+            exit_code: exit_code(ended.map_err(failed)?),
+            out_of_memory: false,
+        }),
+        () = tokio::time::sleep(job.deadline) => Ok(JobEnd::TimedOut),
+        () = job.stop.cancelled() => Ok(JobEnd::Stopped),
+    }
+}
+
+async fn follow(source: Option<impl AsyncRead + Unpin>, output: JobOutput<'_>) -> io::Result<()> {
+    let Some(mut source) = source else {
+        return Ok(());
+    };
+    let mut buffer = vec![0; 8192];
+    loop {
+        match source.read(&mut buffer).await? {
+            0 => return Ok(()),
+            read => output(&buffer[..read]),
+        }
     }
 }
 

@@ -12,9 +12,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use orchestrator::model::{AgentId, Incarnation, ProjectId, Timestamp};
 use orchestrator::ports::{
-    AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, NetworkInfo,
-    ObservedContainer, Panes, PortError, PortResult, ProgressLine, Runtime, RuntimeEvent,
-    RuntimeEventKind, RuntimeInfo, Vitals,
+    AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, Job, JobEnd,
+    JobOutput, NetworkInfo, ObservedContainer, Panes, PortError, PortResult, ProgressLine, Runtime,
+    RuntimeEvent, RuntimeEventKind, RuntimeInfo, Vitals,
 };
 use orchestrator::runtime::view::{self, Terminal, TerminalSize, ViewOptions, follow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -205,6 +205,12 @@ impl Runtime for Engine {
         unused()
     }
     async fn run_once(&self, _: &ContainerSpec, _: &ExecSpec) -> PortResult<ExecOutput> {
+        unused()
+    }
+    async fn image_id(&self, _: &str) -> PortResult<Option<String>> {
+        unused()
+    }
+    async fn run_job(&self, _: &Job, _: JobOutput<'_>) -> PortResult<JobEnd> {
         unused()
     }
     async fn events(
