@@ -14,6 +14,7 @@ mod plain;
 mod recovery;
 mod rotation;
 mod servers;
+mod snapshot;
 mod stats;
 mod table;
 mod turn_gap;
@@ -71,6 +72,7 @@ enum Which {
     Boot,
     Recovery,
     Rotation,
+    Snapshot,
     Weight,
 }
 
@@ -82,6 +84,7 @@ impl Which {
             Self::Boot => boot::run(hall),
             Self::Recovery => recovery::run(hall),
             Self::Rotation => rotation::run(hall),
+            Self::Snapshot => snapshot::run(hall),
             Self::Weight => weight::run(hall),
         }
     }

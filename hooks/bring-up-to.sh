@@ -15,6 +15,12 @@
 #   conflict    TARGET does not merge cleanly; nothing is left changed
 #   detached    HEAD is not on a branch; nothing was touched
 # Exits 1 with a reason on standard error if it cannot tell.
+#
+# What somebody saves meanwhile: git looks at each file that TARGET changes once more, after all looks
+# of this script, and stops if it differs from the index. Only a save between that look and the moment
+# the same git process replaces that file is overwritten: milliseconds, or as long as git needs for the
+# files before it, and only in a file TARGET changes. Git offers no way to close this. A file that is
+# TARGET's already is not written at all, and one TARGET does not change is never touched.
 set -u
 export LC_ALL=C GIT_TERMINAL_PROMPT=0 GIT_EDITOR=true
 

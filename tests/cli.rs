@@ -13,11 +13,16 @@ use orchestrator::api::{Access, bind_unix, router, serve_unix};
 use orchestrator::cli::Exit;
 use orchestrator::client::registry::{self, Entry};
 use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, StatusReport};
+use orchestrator::coordination::rules::{self, Claimant};
+use orchestrator::coordination::view::View;
+use orchestrator::coordination::{NewTask, Retry};
+use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
 use orchestrator::model::{
-    About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, Role, Timestamp,
+    About, AgentId, AttemptEnd, AttemptNote, Explanation, HookAnswer, HookReport, Incarnation,
+    Role, TaskContext, TaskId, TaskSource, Timestamp,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +102,64 @@ struct Fleet {
     shutdown: CancellationToken,
 }
 
+/// One that is done after a crash, one that failed, and one that waits for that.
+fn tasks() -> View {
+    let mut view = View::default();
+    let worker = AgentId::worker(1);
+    let at = |seconds: i64| Timestamp(1_767_319_445_000 + seconds * 1000);
+    let new = |id: &str, dependencies: &[&str]| NewTask {
+        id: id.into(),
+        description: format!("write {id}\nand test it"),
+        priority: 0,
+        owner: Some(worker.clone()),
+        dependencies: dependencies.iter().map(|id| TaskId::new(*id)).collect(),
+        labels: vec!["docs".to_owned()],
+        context: TaskContext::default(),
+        source: TaskSource::TaskList { worker: 1 },
+    };
+    let who = Claimant {
+        agent: &worker,
+        incarnation: Incarnation(1),
+        lease: Duration::from_secs(3600),
+    };
+    let crash = |number| AttemptNote {
+        number,
+        fence: 1,
+        agent: worker.clone(),
+        incarnation: Incarnation(1),
+        began: at(1),
+        ended: at(60),
+        end: AttemptEnd::Crashed,
+        cause: "killed (exit 137)".to_owned(),
+    };
+    let crashed = |id: &str, created: i64| {
+        let task = rules::create(&new(id, &[]), at(created)).unwrap();
+        let task = rules::claim(&task, who, Vec::new(), at(1))
+            .unwrap()
+            .unwrap();
+        let note = rules::note(&task, 1, Incarnation(2), &[crash(1)], at(60));
+        note.unwrap().unwrap()
+    };
+    let mut done = crashed("w1-done", 0);
+    done = rules::complete(&done, 1, "did it", at(90))
+        .unwrap()
+        .unwrap();
+    let receipt = serde_json::json!({
+        "task": "w1-done", "agent": "worker-1", "fence": 1, "claimed_at": at(90), "proven_at": at(95),
+        "commits": [{"id": "0123456789abcdef0123456789abcdef01234567", "subject": "write it"}],
+        "commit_count": 1, "landed": "89abcdef0123456789abcdef0123456789abcdef",
+    });
+    done.receipt = Some(serde_json::from_value(receipt).unwrap());
+    view.put(1, done);
+    let failed = rules::fail(&crashed("w1-fails", 1), 1, "no more", Retry::Never, at(99));
+    view.put(2, failed.unwrap().unwrap());
+    view.put(
+        3,
+        rules::create(&new("w1-waits", &["w1-fails"]), at(2)).unwrap(),
+    );
+    view
+}
+
 #[async_trait]
 impl ControlPort for Fleet {
     async fn request(&self, request: Request) -> Result<Reply, ControlError> {
@@ -154,6 +217,17 @@ impl ControlPort for Fleet {
             "history": vec![change; history.min(1)],
         });
         Ok(Some(serde_json::from_value(why).unwrap()))
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
+        Ok(tasks().page(&filter))
+    }
+
+    async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
+        let (known, nearest) = (tasks().report(&id), tasks().nearest(&id));
+        Ok(known.map_or(FoundTask::Unknown { nearest }, |report| {
+            FoundTask::Known(Box::new(report))
+        }))
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
@@ -436,6 +510,85 @@ fn several_supervisors_are_told_apart_by_name_or_directory() {
         .run(&["status", "--project", "three"])
         .ended(Exit::NotRunning);
     assert!(ran.stderr.contains("running are: one, two"));
+}
+
+#[test]
+fn tasks_are_listed_shown_and_proven_and_an_unknown_one_gives_the_nearest() {
+    let house = House::new();
+    let _supervisor = Supervisor::start(&house, "one");
+    let list = house.run(&["task", "list"]).ended(Exit::Done);
+    for word in [
+        "w1-waits",
+        "blocked",
+        "w1-fails",
+        "failed",
+        "w1-done",
+        "1 (1 failed)",
+    ] {
+        assert!(list.stdout.contains(word), "no `{word}`: {list:?}");
+    }
+    let page = house.run(&["task", "list", "-n", "1"]).ended(Exit::Done);
+    assert!(
+        page.stdout
+            .contains("1 of 3; the next page: --after w1-waits"),
+        "{page:?}"
+    );
+    let args = [
+        "task", "list", "--status", "failed", "--agent", "worker-1", "--json",
+    ];
+    let json: serde_json::Value =
+        serde_json::from_str(&house.run(&args).ended(Exit::Done).stdout).unwrap();
+    assert_eq!(json["matching"], 1);
+    assert_eq!(json["tasks"][0]["id"], "w1-fails");
+    house
+        .run(&["task", "list", "--agent", "worker-9"])
+        .ended(Exit::NotFound);
+    house
+        .run(&["task", "list", "--status", "gone"])
+        .ended(Exit::Usage);
+
+    let shown = house.run(&["task", "show", "w1-fails"]).ended(Exit::Done);
+    for word in [
+        "w1-fails: failed since",
+        "and test it",
+        "WORKER_1_TASK_LIST.md",
+        "needed by   w1-waits",
+        "attempts; 1 count against it",
+        "1. worker-1 life 1",
+        "crashed: killed (exit 137)",
+        "no more",
+    ] {
+        assert!(shown.stdout.contains(word), "no `{word}`: {shown:?}");
+    }
+    let json = house
+        .run(&["task", "show", "w1-waits", "--json"])
+        .ended(Exit::Done);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["blocked_by"], serde_json::json!(["w1-fails"]));
+
+    let receipt = house.run(&["task", "receipt", "w1-done"]).ended(Exit::Done);
+    for word in [
+        "done by worker-1, proven",
+        "landed      89abcdef",
+        "write it",
+    ] {
+        assert!(receipt.stdout.contains(word), "no `{word}`: {receipt:?}");
+    }
+    let none = house
+        .run(&["task", "receipt", "w1-fails"])
+        .ended(Exit::NotFound);
+    assert!(
+        none.stderr
+            .contains("no receipt for w1-fails, which is failed"),
+        "{none:?}"
+    );
+    let unknown = house
+        .run(&["task", "show", "w1-fail"])
+        .ended(Exit::NotFound);
+    assert!(
+        unknown.stderr.contains("the nearest there are: w1-fails"),
+        "{unknown:?}"
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod limits;
 mod router;
 mod serve;
 mod stream;
+mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 
-use super::{Access, Code, Problem, access, handlers, stream};
+use super::{Access, Code, Problem, access, handlers, stream, tasks};
 use crate::control::Control;
 
 /// The largest body any route takes. The only one with a body takes some 20 bytes.
@@ -48,6 +48,12 @@ pub fn router(control: Control, access: Access) -> Router {
             .route(
                 &format!("{prefix}/credentials/{{id}}/retry"),
                 post(handlers::retry_credential),
+            )
+            .route(&format!("{prefix}/tasks"), get(tasks::list))
+            .route(&format!("{prefix}/tasks/{{id}}"), get(tasks::show))
+            .route(
+                &format!("{prefix}/tasks/{{id}}/receipt"),
+                get(tasks::receipt),
             )
             .route(&format!("{prefix}/plan"), post(handlers::plan))
             .route(&format!("{prefix}/fetch"), post(handlers::fetch))

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    init, logs, man, restart, status, up, view,
+    init, logs, man, restart, status, task, up, view,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -61,6 +61,7 @@ pub enum Command {
     Down(down::DownArgs),
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
+    Task(task::TaskArgs),
     Attach(attach::AttachArgs),
     Logs(logs::LogsArgs),
     Credentials(credentials::CredentialsArgs),

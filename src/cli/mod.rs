@@ -29,6 +29,7 @@ mod plan;
 mod restart;
 mod run;
 mod status;
+mod task;
 mod up;
 mod view;
 pub mod wiring;

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, init, logs, man, output, plan, restart, status, up, view,
+    explain, fetch, init, logs, man, output, plan, restart, status, task, up, view,
 };
 
 /// Runs the program: the whole of `main`.
@@ -74,6 +74,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Down(args) => down::run(&context, &args).await,
         Command::Status(args) => status::run(&context, &args).await,
         Command::Explain(args) => explain::run(&context, &args).await,
+        Command::Task(args) => task::run(&context, &args).await,
         Command::Attach(args) => attach::run(&context, &args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
         Command::Credentials(args) => credentials::run(&context, &args).await,

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
+use crate::model::listing::{TaskFilter, TaskPage, TaskReport};
 use crate::model::view::FleetView;
-use crate::model::{About, AgentId, CredentialId, CredentialView, Explanation};
+use crate::model::{About, AgentId, CredentialId, CredentialView, Explanation, Receipt, TaskId};
 use crate::ports::ErrorKind;
 
 /// How long a connection may take. Local; a supervisor under load still accepts at once.
@@ -162,6 +163,41 @@ impl Client {
     pub async fn retry_credential(&self, id: &CredentialId) -> Result<Done> {
         let path = ["credentials", id.as_str(), "retry"];
         self.json(self.request(Method::POST, &path)).await
+    }
+
+    /// A page of tasks.
+    pub async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage> {
+        let mut url = self.url(&["tasks"]);
+        let pairs = [
+            (
+                "status",
+                filter.status.map(|status| status.as_str().to_owned()),
+            ),
+            ("owner", filter.owner.as_ref().map(ToString::to_string)),
+            ("agent", filter.agent.as_ref().map(ToString::to_string)),
+            ("label", filter.label.clone()),
+            ("after", filter.after.as_ref().map(ToString::to_string)),
+            ("limit", filter.limit.map(|limit| limit.to_string())),
+        ];
+        for (name, value) in pairs {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, &value);
+            }
+        }
+        let request = self.authorized(self.http.get(url));
+        self.json(request.timeout(REQUEST_DEADLINE)).await
+    }
+
+    /// One task with everything that is known of it.
+    pub async fn task(&self, id: &TaskId) -> Result<TaskReport> {
+        self.json(self.request(Method::GET, &["tasks", id.as_str()]))
+            .await
+    }
+
+    /// Why a task counts as done.
+    pub async fn receipt(&self, id: &TaskId) -> Result<Receipt> {
+        let path = ["tasks", id.as_str(), "receipt"];
+        self.json(self.request(Method::GET, &path)).await
     }
 
     /// Asks the manager to plan now.

@@ -349,7 +349,7 @@ pub static KEYS: &[Key] = &[
         Integer { min: 1, max: 100 },
         Text("3"),
         "3",
-        "How often a task may end in a crash of its agent, or in an error of its own, before it counts as failed.",
+        "How often a task may end by a cause of its own (a crash of its agent, lack of memory, an error of its turn; a hang half as often) before it counts as failed.",
     ),
     key(
         "tasks.lease",

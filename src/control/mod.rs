@@ -8,9 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
-use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, SessionId};
+use crate::model::{
+    About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, SessionId, TaskId,
+};
 
 /// Why the driver could not answer at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +53,12 @@ pub trait ControlPort: Send + Sync {
         agent: AgentId,
         history: usize,
     ) -> Result<Option<Explanation>, ControlError>;
+
+    /// A page of the tasks that are wanted.
+    async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError>;
+
+    /// One task with everything that is known of it.
+    async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError>;
 
     /// The newest snapshot, and a way to wait for the next.
     fn view(&self) -> watch::Receiver<Arc<FleetView>>;

@@ -5,6 +5,7 @@
 //! this room. The rules ([`rules`], [`tasklist`], [`view`]) are pure functions; [`queue`] and
 //! [`lists`] carry them out. Must never touch an agent, a file or a clock: time comes in.
 
+mod listing;
 pub mod lists;
 pub mod queue;
 pub mod rules;

@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use super::rules::{self, Changed, Claimant, NewTask, Retry, TaskError};
 use super::view::View;
 use super::write::{self, Written};
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, Incarnation, Task, TaskId, Timestamp};
+use crate::model::{AgentId, AttemptNote, Incarnation, Task, TaskId, Timestamp};
 use crate::ports::{PortResult, Record, Store};
 
 /// Tasks are the subjects `task/<id>`.
@@ -173,9 +174,35 @@ impl Queue {
         &self,
         id: &TaskId,
         fence: u64,
+        cause: &str,
         now: Timestamp,
     ) -> Result<Task, TaskError> {
-        self.change(id, &|task| rules::release(task, fence, now))
+        self.change(id, &|task| rules::release(task, fence, cause, now))
+            .await
+    }
+
+    /// Keeps what is told of attempts under a claim that goes on. Costs nothing where all is known.
+    pub async fn note(
+        &self,
+        id: &TaskId,
+        fence: u64,
+        incarnation: Incarnation,
+        past: &[AttemptNote],
+        now: Timestamp,
+    ) -> Result<(), TaskError> {
+        let decide = |task: &Task| rules::note(task, fence, incarnation, past, now);
+        let known = self
+            .get(id)
+            .is_some_and(|task| matches!(decide(&task), Ok(None)));
+        if !known {
+            self.change(id, &decide).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a finished task again.
+    pub async fn reopen(&self, id: &TaskId, now: Timestamp) -> Result<Task, TaskError> {
+        self.change(id, &|task| rules::reopen(task, task.priority, now))
             .await
     }
 
@@ -231,6 +258,27 @@ impl Queue {
 
     pub fn get(&self, id: &TaskId) -> Option<Task> {
         self.view().get(id).map(|entry| Task::clone(&entry.task))
+    }
+
+    /// Open tasks that cannot begin before this one is done, directly or by others between them.
+    pub fn dependents(&self, id: &TaskId) -> Vec<TaskId> {
+        self.view().dependents(id)
+    }
+
+    /// Tasks as people and scripts are shown them.
+    pub fn page(&self, filter: &TaskFilter) -> TaskPage {
+        self.view().page(filter)
+    }
+
+    /// Everything about one task, or the ids most like the one that is not there.
+    pub fn find(&self, id: &TaskId) -> FoundTask {
+        let view = self.view();
+        match view.report(id) {
+            Some(report) => FoundTask::Known(Box::new(report)),
+            None => FoundTask::Unknown {
+                nearest: view.nearest(id),
+            },
+        }
     }
 
     /// Every known task, by id.

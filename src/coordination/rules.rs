@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::model::attempt::{cut_cause, next_number, with_notes};
 use crate::model::{
-    AgentId, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
+    AgentId, AttemptEnd, AttemptNote, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource,
+    TaskStatus, Timestamp,
 };
 use crate::ports::{ErrorKind, PortError};
 
@@ -40,7 +42,7 @@ pub struct NewTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     Never,
-    /// Available again while fewer than this many attempts were made.
+    /// Available again while fewer than this many attempts count against it.
     UpTo(u32),
 }
 
@@ -164,7 +166,10 @@ pub fn create(new: &NewTask, now: Timestamp) -> Result<Task, TaskError> {
         source: new.source.clone(),
         claim: None,
         attempts: 0,
+        history: Vec::new(),
+        forgiven: 0,
         result: None,
+        receipt: None,
         created_at: now,
         updated_at: now,
     };
@@ -294,6 +299,8 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
         });
     }
     let attempts = task.attempts.saturating_add(1);
+    let lapsed = "its claim was not renewed in time";
+    let task = tried(task, AttemptEnd::LeaseRanOut, lapsed, now);
     Ok(Some(Task {
         status: TaskStatus::Claimed,
         claim: Some(Claim {
@@ -305,6 +312,33 @@ pub fn claim(task: &Task, who: Claimant<'_>, unmet: Vec<TaskId>, now: Timestamp)
         }),
         attempts,
         result: None,
+        updated_at: now,
+        ..task
+    }))
+}
+
+/// What the holder tells of attempts that ended while it kept the claim, and which life of it goes
+/// on with it. May be told as often as one likes.
+pub fn note(
+    task: &Task,
+    fence: u64,
+    incarnation: Incarnation,
+    past: &[AttemptNote],
+    now: Timestamp,
+) -> Changed {
+    let claim = held(task, fence)?;
+    let history = with_notes(&task.history, past);
+    let incarnation = incarnation.max(claim.incarnation);
+    if history == task.history && incarnation == claim.incarnation {
+        return Ok(None);
+    }
+    let claim = Claim {
+        incarnation,
+        ..claim.clone()
+    };
+    Ok(Some(Task {
+        history,
+        claim: Some(claim),
         updated_at: now,
         ..task.clone()
     }))
@@ -332,7 +366,13 @@ pub fn complete(task: &Task, fence: u64, result: &str, now: Timestamp) -> Change
         return Ok(None);
     }
     held(task, fence)?;
-    Ok(Some(ended(task, TaskStatus::Done, result, now)))
+    let task = tried(
+        task,
+        AttemptEnd::Done,
+        "its agent said that it is done",
+        now,
+    );
+    Ok(Some(ended(&task, TaskStatus::Done, result, now)))
 }
 
 /// Before a push or a merge: is the work of this claim still wanted? A finished one is, an
@@ -344,7 +384,8 @@ pub fn check(task: &Task, fence: u64) -> Result<(), TaskError> {
     held(task, fence).map(|_| ())
 }
 
-/// The holder gives up: available again if `retry` allows it, failed otherwise.
+/// The holder gives up: available again if `retry` allows it, failed otherwise. How its last attempt
+/// ended was [`note`]d before.
 pub fn fail(task: &Task, fence: u64, reason: &str, retry: Retry, now: Timestamp) -> Changed {
     if attempt_is_over(task, fence) {
         return Ok(None);
@@ -352,7 +393,7 @@ pub fn fail(task: &Task, fence: u64, reason: &str, retry: Retry, now: Timestamp)
     held(task, fence)?;
     let again = match retry {
         Retry::Never => false,
-        Retry::UpTo(limit) => task.attempts < limit,
+        Retry::UpTo(limit) => task.failures() < limit,
     };
     let status = if again {
         TaskStatus::Available
@@ -366,17 +407,22 @@ pub fn fail(task: &Task, fence: u64, reason: &str, retry: Retry, now: Timestamp)
     Ok(Some(next))
 }
 
-/// The holder hands it back undone, without judging it.
-pub fn release(task: &Task, fence: u64, now: Timestamp) -> Changed {
+/// The holder hands it back undone, without judging it: that counts for nothing.
+pub fn release(task: &Task, fence: u64, cause: &str, now: Timestamp) -> Changed {
     if attempt_is_over(task, fence) {
         return Ok(None);
     }
-    held(task, fence)?;
+    let claim = held(task, fence)?;
+    let end = if claim.lease_until <= now {
+        AttemptEnd::LeaseRanOut
+    } else {
+        AttemptEnd::Released
+    };
     Ok(Some(Task {
         status: TaskStatus::Available,
         claim: None,
         updated_at: now,
-        ..task.clone()
+        ..tried(task, end, cause, now)
     }))
 }
 
@@ -385,7 +431,8 @@ pub fn cancel(task: &Task, reason: &str, now: Timestamp) -> Changed {
     match task.status {
         TaskStatus::Cancelled => Ok(None),
         TaskStatus::Available | TaskStatus::Claimed => {
-            Ok(Some(ended(task, TaskStatus::Cancelled, reason, now)))
+            let task = tried(task, AttemptEnd::Cancelled, reason, now);
+            Ok(Some(ended(&task, TaskStatus::Cancelled, reason, now)))
         }
         status => Err(not_available(task, status)),
     }
@@ -396,10 +443,12 @@ pub fn close(task: &Task, result: &str, now: Timestamp) -> Changed {
     if task.status.is_final() {
         return Ok(None);
     }
-    Ok(Some(ended(task, TaskStatus::Done, result, now)))
+    let task = tried(task, AttemptEnd::Done, result, now);
+    Ok(Some(ended(&task, TaskStatus::Done, result, now)))
 }
 
-/// A finished task is to be done again. Attempts go on counting, so old fences stay refused.
+/// A finished task is to be done again. Claims go on counting, so old fences stay refused; the
+/// attempts so far count against it no longer.
 pub fn reopen(task: &Task, priority: i64, now: Timestamp) -> Changed {
     if !task.status.is_final() {
         return Ok(None);
@@ -408,6 +457,8 @@ pub fn reopen(task: &Task, priority: i64, now: Timestamp) -> Changed {
         status: TaskStatus::Available,
         claim: None,
         result: None,
+        receipt: None,
+        forgiven: next_number(&task.history) - 1,
         priority,
         updated_at: now,
         ..task.clone()
@@ -449,6 +500,28 @@ fn attempt_is_over(task: &Task, fence: u64) -> bool {
         TaskStatus::Failed => fence_of(task) == Some(fence),
         _ => false,
     }
+}
+
+/// With a note of how the attempt under its present claim ended; as it is where nobody held it.
+fn tried(task: &Task, end: AttemptEnd, cause: &str, now: Timestamp) -> Task {
+    let mut task = task.clone();
+    let (TaskStatus::Claimed, Some(claim)) = (task.status, &task.claim) else {
+        return task;
+    };
+    let mut latest = task.history.iter().rev();
+    let before = latest.find(|note| note.fence == claim.fence);
+    let note = AttemptNote {
+        number: next_number(&task.history),
+        fence: claim.fence,
+        agent: claim.agent.clone(),
+        incarnation: claim.incarnation,
+        began: before.map_or(claim.claimed_at, |note| note.ended),
+        ended: now,
+        end,
+        cause: cut_cause(cause),
+    };
+    task.history = with_notes(&task.history, &[note]);
+    task
 }
 
 fn ended(task: &Task, status: TaskStatus, result: &str, now: Timestamp) -> Task {

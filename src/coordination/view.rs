@@ -147,6 +147,48 @@ impl View {
         task.dependencies.iter().filter(unmet).cloned().collect()
     }
 
+    /// Open tasks that wait for this one, directly or by others between them.
+    pub fn dependents(&self, id: &TaskId) -> Vec<TaskId> {
+        let mut found: BTreeSet<TaskId> = BTreeSet::new();
+        let mut ahead = vec![id.clone()];
+        while let Some(next) = ahead.pop() {
+            for waiting in self.dependents.get(&next).into_iter().flatten() {
+                let open = self.tasks.get(waiting);
+                let open = open.is_some_and(|entry| !entry.task.status.is_final());
+                if open && found.insert(waiting.clone()) {
+                    ahead.push(waiting.clone());
+                }
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Failed or cancelled tasks without which this one cannot begin, directly or by others between
+    /// them: it is blocked until a person does something.
+    pub fn blockers(&self, task: &Task) -> Vec<TaskId> {
+        let mut seen: BTreeSet<TaskId> = BTreeSet::new();
+        let mut found = Vec::new();
+        let mut ahead: Vec<TaskId> = task.dependencies.clone();
+        while let Some(next) = ahead.pop() {
+            if !seen.insert(next.clone()) {
+                continue;
+            }
+            match self.tasks.get(&next).map(|entry| &entry.task) {
+                Some(other)
+                    if matches!(other.status, TaskStatus::Failed | TaskStatus::Cancelled) =>
+                {
+                    found.push(next);
+                }
+                Some(other) if other.status != TaskStatus::Done => {
+                    ahead.extend(other.dependencies.iter().cloned());
+                }
+                _ => {}
+            }
+        }
+        found.sort();
+        found
+    }
+
     fn places(&self, owner: Option<AgentId>) -> impl Iterator<Item = &Place> {
         self.ready.get(&owner).into_iter().flatten()
     }

@@ -115,6 +115,9 @@ mod tests {
             delivered: true,
             interrupted: false,
             failures: 0,
+            past: Vec::new(),
+            forgiven: 0,
+            began: Timestamp(0),
             cut_off: None,
         });
         assert!(tend(&claims, &fleet, Timestamp(1), LEASE).is_empty());

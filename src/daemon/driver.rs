@@ -355,6 +355,7 @@ impl Driver {
                 // An agent may wait for its next task, which needs no more than the claim.
                 Action::Complete { .. }
                 | Action::Release { .. }
+                | Action::NoteAttempts { .. }
                 | Action::CreateTask(_)
                 | Action::ReadTaskLists => self.later.push_back(action),
                 Action::Claim { .. } => {

@@ -8,8 +8,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::program::Herald;
 use crate::control::{ControlError, ControlPort, StatusReport};
+use crate::coordination::Queue;
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::FleetView;
-use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Reply, Request};
+use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Reply, Request, TaskId};
 use crate::supervisor::Event;
 
 /// Inputs that wait for the driver. A decision takes about a millisecond, so a full queue means
@@ -73,6 +75,8 @@ pub(super) struct DriverHandle {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<Arc<FleetView>>,
     pub(super) herald: Arc<Herald>,
+    /// For questions about tasks, which need no decision.
+    pub(super) queue: Queue,
 }
 
 impl DriverHandle {
@@ -142,6 +146,14 @@ impl ControlPort for DriverHandle {
             })
         })
         .await?
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
+        Ok(self.queue.page(&filter))
+    }
+
+    async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
+        Ok(self.queue.find(&id))
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

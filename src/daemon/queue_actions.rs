@@ -6,11 +6,14 @@ use std::time::Duration;
 use super::claims::{self, Wish};
 use super::lists::TaskLists;
 use crate::coordination::{NewTask, Queue, Retry, TaskError};
-use crate::model::{AgentId, Incarnation, TaskContext, TaskId, Timestamp};
+use crate::model::{AgentId, AttemptNote, Incarnation, TaskContext, TaskId, TaskStatus, Timestamp};
 use crate::ports::ErrorKind;
 use crate::supervisor::{Action, Event, Fleet, QueueView};
 
 const TRIED_AGAIN: &str = "it is tried again within half a minute";
+
+/// Blocked tasks named to a person; the number of all is said.
+const NAMED: usize = 10;
 
 /// Candidates per agent the supervisor is shown.
 const CANDIDATES: usize = 16;
@@ -20,7 +23,6 @@ pub(super) struct QueueActions {
     pub(super) lists: TaskLists,
     pub(super) agents: Vec<AgentId>,
     pub(super) lease: Duration,
-    pub(super) attempts: u32,
     /// Changes the store did not take; tried again by [`QueueActions::tend`].
     pub(super) again: Vec<Action>,
 }
@@ -77,7 +79,9 @@ impl QueueActions {
                 task,
                 fence,
                 result,
+                past,
             } => {
+                self.keep_attempts(now, &task, fence, &past).await;
                 let done = self.queue.complete(&task, fence, &result, now).await;
                 Some(self.finished(kept, agent, task, done.map(drop)))
             }
@@ -87,14 +91,30 @@ impl QueueActions {
                 fence,
                 reason,
                 retry,
+                past,
             } => {
-                let retry = if retry {
-                    Retry::UpTo(self.attempts)
+                self.keep_attempts(now, &task, fence, &past).await;
+                let over = if retry {
+                    self.queue.release(&task, fence, &reason, now).await
                 } else {
-                    Retry::Never
+                    let failed = self.queue.fail(&task, fence, &reason, Retry::Never, now);
+                    failed.await
                 };
-                let failed = self.queue.fail(&task, fence, &reason, retry, now).await;
-                Some(self.finished(kept, agent, task, failed.map(drop)))
+                events.extend(self.blocked_by(&task));
+                Some(self.finished(kept, agent, task, over.map(drop)))
+            }
+            Action::NoteAttempts {
+                task,
+                fence,
+                incarnation,
+                past,
+            } => {
+                let told = self.queue.note(&task, fence, incarnation, &past, now).await;
+                if let Err(error) = told {
+                    // Told again with the next word about this claim.
+                    tracing::debug!(%task, fence, %error, "attempts were not noted");
+                }
+                None
             }
             Action::CreateTask(task) => self.create(now, kept, task).await,
             other => {
@@ -184,6 +204,42 @@ impl QueueActions {
         }
     }
 
+    /// Attempts the queue does not have yet: it was not told, or could not take them.
+    async fn keep_attempts(&self, now: Timestamp, task: &TaskId, fence: u64, past: &[AttemptNote]) {
+        if let Some(last) = past.last() {
+            let noted = self.queue.note(task, fence, last.incarnation, past, now);
+            if let Err(error) = noted.await {
+                tracing::debug!(%task, fence, %error, "attempts were not noted");
+            }
+        }
+    }
+
+    /// Tasks that can not begin any more, because this one has failed.
+    fn blocked_by(&self, task: &TaskId) -> Option<Event> {
+        let failed = self.queue.get(task)?.status == TaskStatus::Failed;
+        let waiting = self.queue.dependents(task);
+        if !failed || waiting.is_empty() {
+            return None;
+        }
+        let named: Vec<&str> = waiting.iter().take(NAMED).map(TaskId::as_str).collect();
+        let more = waiting.len().saturating_sub(NAMED);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        Some(Event::Noticed {
+            agent: None,
+            text: format!(
+                "blocked, because {task} has failed: {}{more}",
+                named.join(", ")
+            ),
+            hint: Some(format!(
+                "`orchestrator task show {task}` says why it failed; what depends on it waits until it is done"
+            )),
+        })
+    }
+
     /// Lists → queue → boxes.
     pub(super) async fn read_lists(&self, now: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
@@ -237,7 +293,10 @@ impl QueueActions {
         for (task, fence, wish) in claims::tend(&self.queue.claimed(), fleet, now, self.lease) {
             let done = match wish {
                 Wish::Renew => self.queue.renew(&task, fence, now, self.lease).await,
-                Wish::GiveBack => self.queue.release(&task, fence, now).await,
+                Wish::GiveBack => {
+                    let nobody = "nobody works on it any more";
+                    self.queue.release(&task, fence, nobody, now).await
+                }
             };
             match done {
                 Ok(_) if wish == Wish::GiveBack => {

@@ -201,6 +201,7 @@ impl Fleetrun {
             inputs,
             view,
             herald: Arc::new(Herald::new(about(&house))),
+            queue: queue.clone(),
         };
         let end = CancellationToken::new();
         let tracker = TaskTracker::new();
@@ -230,7 +231,6 @@ impl Fleetrun {
             lists: lists.clone(),
             agents,
             lease: house.config.tasks.lease,
-            attempts: house.config.tasks.attempts,
             again: Vec::new(),
         };
         let effects = Effects::new(

@@ -5,11 +5,13 @@
 
 pub mod about;
 pub mod agent;
+pub mod attempt;
 pub mod credential;
 pub mod explain;
 pub mod gate;
 pub mod hook;
 pub mod ids;
+pub mod listing;
 pub mod receipt;
 pub mod request;
 pub mod rescue;
@@ -19,6 +21,7 @@ pub mod view;
 
 pub use about::About;
 pub use agent::{CredentialKind, Role};
+pub use attempt::{AttemptEnd, AttemptNote};
 pub use credential::{CredentialInfo, CredentialView, Fault, QuotaWindow, Window, Windows};
 pub use explain::{Cause, Explanation, Grade, Signal};
 pub use gate::{GateCounts, GateEvent, GateOutcome, GateRecord, GateView, RunningGate};

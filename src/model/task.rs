@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, CommitId, Incarnation, TaskId, Timestamp};
+use super::{AgentId, AttemptNote, CommitId, Incarnation, Receipt, TaskId, Timestamp};
 
 /// One unit of work. This is also its record in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +29,29 @@ pub struct Task {
     /// How many claims there were. The fencing number of a claim is the attempt it began.
     #[serde(default)]
     pub attempts: u32,
+    /// Each try at it that has ended, oldest first; bounded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<AttemptNote>,
+    /// Attempts up to this number do not count any more: it was asked for again.
+    #[serde(default)]
+    pub forgiven: u32,
     /// What the agent said at the end, or why it failed.
     #[serde(default)]
     pub result: Option<String>,
+    /// The proof that it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+impl Task {
+    /// Attempts that ended by a cause of its own, since it was last asked for.
+    pub fn failures(&self) -> u32 {
+        let counted = self.history.iter();
+        let counted = counted.filter(|note| note.number > self.forgiven && note.end.counts());
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+    }
 }
 
 /// Files and hints that go with the description.

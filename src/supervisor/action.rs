@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    AgentId, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation, SessionId,
-    TaskId, TaskSource,
+    AgentId, AttemptNote, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation,
+    SessionId, TaskId, TaskSource,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,14 +92,25 @@ pub enum Action {
         task: TaskId,
         fence: u64,
         result: String,
+        past: Vec<AttemptNote>,
     },
-    /// Give up a claim: back into the queue, or failed when the attempts are used up. → `TaskFinished`
+    /// Give up a claim: back into the queue, which counts for nothing, or failed for good. →
+    /// `TaskFinished`
     Release {
         agent: AgentId,
         task: TaskId,
         fence: u64,
         reason: String,
         retry: bool,
+        past: Vec<AttemptNote>,
+    },
+    /// Keep with the task how its attempts ended and which life goes on with it. → nothing; what is
+    /// lost on the way is told again with the next word about that claim.
+    NoteAttempts {
+        task: TaskId,
+        fence: u64,
+        incarnation: Incarnation,
+        past: Vec<AttemptNote>,
     },
     /// → `QueueChanged`
     CreateTask(NewTask),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Supervisor;
 use super::action::{Action, ClaimFor};
 use super::input::{Inventory, SeenContainer};
-use super::lifecycle::finish_action;
+use super::lifecycle::{Exit, finish_action};
 use super::state::Phase;
 use crate::model::{AgentId, Incarnation, Timestamp};
 
@@ -222,9 +222,12 @@ impl Supervisor {
                     agent: id.clone(),
                     incarnation,
                 });
-                let code = exited.and_then(|c| c.exit_code);
-                let oom = exited.is_some_and(|c| c.out_of_memory);
-                self.on_exited(now, id, incarnation, code, oom);
+                let exit = Exit {
+                    code: exited.and_then(|c| c.exit_code),
+                    out_of_memory: exited.is_some_and(|c| c.out_of_memory),
+                    unseen: first,
+                };
+                self.on_exited(now, id, incarnation, exit);
             }
         }
     }
@@ -249,5 +252,6 @@ impl Supervisor {
             });
         }
         self.actions.extend(actions);
+        self.tell_attempts(id);
     }
 }

@@ -14,42 +14,25 @@ use crate::model::{AgentId, Incarnation, Screen, Task, TaskId, Timestamp};
 /// A paste into a loaded machine may take its time; the receipt deadline starts after it.
 pub(super) const PASTE_DEADLINE: Duration = Duration::from_secs(90);
 
+impl Held {
+    /// What is pasted next, and awaited.
+    pub(super) fn words(&self) -> &str {
+        self.cut_off.as_deref().unwrap_or(&self.text)
+    }
+
+    /// To go on is not enough any more: somebody else had the last word, or there is none.
+    pub(super) fn tell_in_full(&mut self) {
+        if self.cut_off.take().is_some() {
+            self.text = texts::again(&self.text);
+        }
+    }
+}
+
 impl Supervisor {
     /// The text whose receipt is awaited, for the driver to compare prompts with.
     pub fn awaited_text(&self, id: &AgentId) -> Option<&str> {
         let held = self.fleet.agents.get(id)?.held.as_ref()?;
         (!held.delivered).then_some(held.words())
-    }
-
-    /// The work on its task ended without a result. After the stated number of times the task has
-    /// failed, and the agent is free for other work; true then.
-    pub(super) fn held_failed(&mut self, now: Timestamp, id: &AgentId, cause: &str) -> bool {
-        let limit = self.policy.task_attempts;
-        let Some(agent) = self.fleet.agents.get_mut(id) else {
-            return false;
-        };
-        let Some(held) = agent.held.as_mut().filter(|held| held.delivered) else {
-            return false;
-        };
-        held.failures += 1;
-        if held.failures < limit {
-            return false;
-        }
-        let text = format!("failed {limit} times, the last: {cause}");
-        let finishing = Finishing {
-            task: held.task.clone(),
-            fence: held.fence,
-            text: text.clone(),
-            outcome: FinishAs::Failed,
-        };
-        let notice = format!("{} ({}) {text}", held.task, held.title);
-        agent.held = None;
-        let action = finish_action(id, &finishing);
-        agent.finishing.push(finishing);
-        self.act(action);
-        let hint = "other work goes on; change the words of its line to try again";
-        self.notice(now, Some(id), &notice, Some(hint.into()));
-        true
     }
 
     /// Gives every idle agent its next task.
@@ -131,8 +114,9 @@ impl Supervisor {
                 let back = Finishing {
                     task: task.id,
                     fence,
-                    text: "the agent went away while claiming".into(),
+                    text: "its agent went away while claiming it".into(),
                     outcome: FinishAs::Retry,
+                    past: Vec::new(),
                 };
                 let action = finish_action(id, &back);
                 agent.finishing.push(back);
@@ -140,6 +124,7 @@ impl Supervisor {
                 return;
             }
         };
+        let failures = task.failures();
         agent.held = Some(Held {
             title: texts::title(&task),
             text: texts::task(&task, &context),
@@ -149,7 +134,10 @@ impl Supervisor {
             attempts: task.attempts,
             delivered: false,
             interrupted: false,
-            failures: 0,
+            failures,
+            past: task.history,
+            forgiven: task.forgiven,
+            began: now,
             cut_off: None,
             task: task.id,
         });

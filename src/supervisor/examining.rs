@@ -129,7 +129,7 @@ impl Supervisor {
             said(Signal::Transcript),
         );
         let incarnation = agent.incarnation;
-        let then = AfterStop::Crash;
+        let then = AfterStop::Hung;
         agent.enter(now, Phase::Stopping { then }, reason.clone());
         let hint = "it is restarted with its conversation and its task";
         self.notice(now, Some(id), &reason, Some(hint.into()));

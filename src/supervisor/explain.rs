@@ -104,7 +104,7 @@ impl Supervisor {
                 "a person, in {attach} (Ctrl-b d leaves it): it goes on by itself then"
             )],
             Phase::Stopping { then } => one(match then {
-                AfterStop::Launch | AfterStop::Crash => {
+                AfterStop::Launch | AfterStop::Crash | AfterStop::Hung => {
                     "the end of its container: it is started again then"
                 }
                 AfterStop::Stay => "the end of its container",

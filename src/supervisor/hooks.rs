@@ -253,6 +253,7 @@ impl Supervisor {
             fence: held.fence,
             text,
             outcome: FinishAs::Done,
+            past: held.past,
         };
         let complete = finish_action(id, &finishing);
         agent.finishing.push(finishing);

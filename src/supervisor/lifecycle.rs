@@ -8,10 +8,19 @@ use super::input::Again;
 use super::screens::LOOK_AT_DIALOG;
 use super::state::{AfterStop, AgentState, FinishAs, Finishing, Phase};
 use super::{Supervisor, texts, typed, with_jitter};
-use crate::model::{AgentId, Incarnation, Reply, Timestamp};
+use crate::model::{AgentId, AttemptEnd, Incarnation, Reply, Timestamp};
 
 /// What `restart.perDay` counts over.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How a life ended, as far as that is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Exit {
+    pub(super) code: Option<i64>,
+    pub(super) out_of_memory: bool,
+    /// It ended while no supervisor ran: perhaps with the whole machine.
+    pub(super) unseen: bool,
+}
 
 impl Supervisor {
     pub(super) fn stop_life(&mut self, id: &AgentId, incarnation: Incarnation) {
@@ -84,6 +93,7 @@ impl Supervisor {
         };
         self.act(launch);
         self.act(Action::EnsurePane { agent: id.clone() });
+        self.tell_attempts(id);
     }
 
     /// The agent if the event is of its present life; counts the late ones.
@@ -167,9 +177,10 @@ impl Supervisor {
             hint,
         );
         if stopping {
-            self.on_exited(now, id, incarnation, None, false);
+            self.on_exited(now, id, incarnation, Exit::default());
         } else if again != Again::Never {
-            self.crashed(now, id, &format!("could not be launched: {reason}"));
+            let cause = format!("could not be launched: {reason}");
+            self.crashed(now, id, AttemptEnd::Interrupted, &cause);
             // Its container may run all the same: only the same life again is no second copy.
             if let Some(agent) = self.fleet.agents.get_mut(id)
                 && let Phase::Backoff { same_life, .. } = &mut agent.phase
@@ -190,13 +201,11 @@ impl Supervisor {
         now: Timestamp,
         id: &AgentId,
         incarnation: Incarnation,
-        exit_code: Option<i64>,
-        out_of_memory: bool,
+        exit: Exit,
     ) {
         if !self.is_current(id, incarnation) {
             return;
         }
-        let ending = self.fleet.ending().is_some();
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -209,35 +218,9 @@ impl Supervisor {
             Phase::Claiming { task, .. } => Some(task.clone()),
             _ => None,
         };
-        let cause = exit_cause(exit_code, out_of_memory, &self.policy.memory);
-        let with_engine = self.fleet.engine_away.is_some();
+        let cause = exit_cause(exit, &self.policy.memory);
         agent.evidence.died(now, &cause);
-        match agent.phase {
-            // A stop that outlived its daemon: whoever started the next one wants the agent.
-            Phase::Stopping {
-                then: AfterStop::Launch | AfterStop::Stay,
-            } if !ending => {
-                agent.restarts += 1;
-                self.launch_next(now, id, "restarting as asked");
-            }
-            Phase::Stopping { .. } if ending => agent.enter(now, Phase::Absent, "stopped"),
-            _ if ending => agent.enter(now, Phase::Absent, format!("{cause} while the fleet ends")),
-            _ if with_engine => self.ended_with_engine(now, id, &cause),
-            Phase::Stopping {
-                then: AfterStop::Crash,
-            } => {
-                // Why it was stopped says more than how it ended.
-                let why = agent.reason.clone();
-                self.crashed(now, id, &why);
-            }
-            _ if typed::was_typed(agent, exit_code) => self.left_by_person(now, id),
-            _ => {
-                self.crashed(now, id, &cause);
-                if out_of_memory {
-                    self.ran_out_of_memory(now, id);
-                }
-            }
-        }
+        self.after_exit(now, id, exit, &cause);
         // The queue may have given it the task already: ask, so that it is in nobody's hand lost.
         if let Some(task) = claiming {
             self.act(Action::Claim {
@@ -249,13 +232,81 @@ impl Supervisor {
         }
     }
 
-    /// Backoff with jitter, or the end of it.
-    fn crashed(&mut self, now: Timestamp, id: &AgentId, cause: &str) {
-        let policy = self.policy.clone();
-        self.held_failed(now, id, cause);
+    /// What follows from the end of a life. Only what the agent did itself counts against it, and
+    /// against its task.
+    fn after_exit(&mut self, now: Timestamp, id: &AgentId, exit: Exit, cause: &str) {
+        let ending = self.fleet.ending().is_some();
+        let with_engine = self.engine_is_away();
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
+        let phase = agent.phase.clone();
+        // Why it was stopped says more than how it ended.
+        let why = agent.reason.clone();
+        let typed = typed::was_typed(agent, exit.code);
+        let interrupted = |this: &mut Self, text: &str| {
+            this.attempt_ended(now, id, AttemptEnd::Interrupted, text)
+        };
+        match phase {
+            _ if ending => {
+                interrupted(self, "the fleet ended");
+                let stopped = matches!(phase, Phase::Stopping { .. });
+                let reason = if stopped {
+                    "stopped".to_owned()
+                } else {
+                    format!("{cause} while the fleet ends")
+                };
+                if let Some(agent) = self.fleet.agents.get_mut(id) {
+                    agent.enter(now, Phase::Absent, reason);
+                }
+            }
+            // A stop that outlived its daemon: whoever started the next one wants the agent.
+            Phase::Stopping {
+                then: AfterStop::Launch | AfterStop::Stay,
+            } => {
+                interrupted(self, "it was restarted as asked");
+                if let Some(agent) = self.fleet.agents.get_mut(id) {
+                    agent.restarts += 1;
+                }
+                self.launch_next(now, id, "restarting as asked");
+            }
+            _ if with_engine => {
+                interrupted(self, "it ended with the container engine");
+                self.ended_with_engine(now, id, cause);
+            }
+            Phase::Stopping {
+                then: AfterStop::Crash,
+            } => self.crashed(now, id, AttemptEnd::Crashed, &why),
+            Phase::Stopping {
+                then: AfterStop::Hung,
+            } => self.crashed(now, id, AttemptEnd::Hung, &why),
+            _ if typed => {
+                interrupted(self, "a person ended it in its pane");
+                self.left_by_person(now, id);
+            }
+            _ if exit.out_of_memory => {
+                self.crashed(now, id, AttemptEnd::OutOfMemory, cause);
+                self.ran_out_of_memory(now, id);
+            }
+            _ if exit.unseen => {
+                interrupted(self, "it ended while no supervisor ran");
+                self.crashed(now, id, AttemptEnd::Interrupted, cause);
+            }
+            _ => self.crashed(now, id, AttemptEnd::Crashed, cause),
+        }
+    }
+
+    /// Backoff with jitter, or the end of it.
+    fn crashed(&mut self, now: Timestamp, id: &AgentId, end: AttemptEnd, cause: &str) {
+        let policy = self.policy.clone();
+        if end.counts() {
+            self.attempt_ended(now, id, end, cause);
+        }
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        // A task that fails again and again is tried again ever later, however long each try lasts.
+        let failures = agent.held.as_ref().map_or(0, |held| held.failures);
         agent.crashes.retain(|at| now.since(*at) <= DAY);
         agent.crashes.push(now);
         let within = |time: Duration| {
@@ -276,7 +327,8 @@ impl Supervisor {
             self.notice(now, Some(id), &text, Some(hint));
             return;
         }
-        let delay = with_jitter(policy.backoff_after(crashes), jitter_of(agent));
+        let delay = policy.backoff_after(crashes.max(failures));
+        let delay = with_jitter(delay, jitter_of(agent));
         let when = if delay.is_zero() {
             "now".to_owned()
         } else {
@@ -420,8 +472,8 @@ pub(super) fn jitter_of(agent: &AgentState) -> f64 {
     f64::from(mixed) / f64::from(u32::MAX)
 }
 
-fn exit_cause(exit_code: Option<i64>, out_of_memory: bool, limit: &str) -> String {
-    match (exit_code, out_of_memory) {
+fn exit_cause(exit: Exit, limit: &str) -> String {
+    match (exit.code, exit.out_of_memory) {
         (_, true) => format!("killed for lack of memory (`container.memory` is {limit})"),
         (Some(0), _) => "Claude Code ended by itself (exit 0)".into(),
         (Some(137), _) => "killed (exit 137)".into(),
@@ -432,27 +484,22 @@ fn exit_cause(exit_code: Option<i64>, out_of_memory: bool, limit: &str) -> Strin
 
 pub(super) fn finish_action(id: &AgentId, finishing: &Finishing) -> Action {
     let (agent, task, fence) = (id.clone(), finishing.task.clone(), finishing.fence);
-    let text = finishing.text.clone();
+    let (text, past) = (finishing.text.clone(), finishing.past.clone());
     match finishing.outcome {
         FinishAs::Done => Action::Complete {
             agent,
             task,
             fence,
             result: text,
+            past,
         },
-        FinishAs::Retry => Action::Release {
+        FinishAs::Retry | FinishAs::Failed => Action::Release {
             agent,
             task,
             fence,
             reason: text,
-            retry: true,
-        },
-        FinishAs::Failed => Action::Release {
-            agent,
-            task,
-            fence,
-            reason: text,
-            retry: false,
+            retry: finishing.outcome == FinishAs::Retry,
+            past,
         },
     }
 }

@@ -20,6 +20,7 @@
 
 mod action;
 mod adoption;
+mod attempts;
 mod canary;
 mod clock;
 mod delivery;
@@ -57,6 +58,8 @@ pub use texts::TextContext;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+use lifecycle::Exit;
 
 use crate::model::{AgentId, Cause, CommitId, CredentialId, Reply, Request, Timestamp};
 
@@ -160,7 +163,12 @@ impl Supervisor {
                 exit_code,
                 out_of_memory,
             } => {
-                self.on_exited(now, &agent, incarnation, exit_code, out_of_memory);
+                let exit = Exit {
+                    code: exit_code,
+                    out_of_memory,
+                    unseen: false,
+                };
+                self.on_exited(now, &agent, incarnation, exit);
             }
             Event::Starved { agent, incarnation } => self.on_starved(now, &agent, incarnation),
             Event::Hook(hook) => self.on_hook(now, hook),

@@ -9,12 +9,11 @@ use super::action::ClaimFor;
 use super::canary::Signals;
 use super::evidence::Evidence;
 use super::pool::{Lease, Pool};
-use super::texts;
 use super::train::Train;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
-    AgentId, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId, TaskSource,
-    Timestamp,
+    AgentId, AttemptNote, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId,
+    TaskSource, Timestamp,
 };
 
 /// A working agent that says nothing for so long is looked at: a person may have interrupted it,
@@ -157,26 +156,21 @@ pub struct Held {
     /// It had it in an earlier life, and may go on with it by itself.
     #[serde(default)]
     pub interrupted: bool,
-    /// Times the work on it ended in a crash or in an error that is not the provider's.
+    /// Attempts that ended by a cause of its own, since it was last asked for.
     #[serde(default)]
     pub failures: u32,
+    /// Every attempt so far that has ended; told to the queue until that has them.
+    #[serde(default)]
+    pub past: Vec<AttemptNote>,
+    /// Attempts up to this number count no longer.
+    #[serde(default)]
+    pub forgiven: u32,
+    /// When the present attempt began.
+    #[serde(default)]
+    pub began: Timestamp,
     /// The turn on it was cut off and the conversation is whole: what is pasted in place of `text`.
     #[serde(default)]
     pub cut_off: Option<String>,
-}
-
-impl Held {
-    /// What is pasted next, and awaited.
-    pub(super) fn words(&self) -> &str {
-        self.cut_off.as_deref().unwrap_or(&self.text)
-    }
-
-    /// To go on is not enough any more: somebody else had the last word, or there is none.
-    pub(super) fn tell_in_full(&mut self) {
-        if self.cut_off.take().is_some() {
-            self.text = texts::again(&self.text);
-        }
-    }
 }
 
 /// An end of a claim that must reach the queue, whatever happens in between.
@@ -186,6 +180,9 @@ pub struct Finishing {
     pub fence: u64,
     pub text: String,
     pub outcome: FinishAs,
+    /// The attempts before; those the queue does not have yet are told with the end.
+    #[serde(default)]
+    pub past: Vec<AttemptNote>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,6 +265,8 @@ pub enum AfterStop {
     Launch,
     /// As a crash would: counted, with backoff.
     Crash,
+    /// The same, and nothing of it moved any more.
+    Hung,
     Stay,
 }
 
@@ -316,7 +315,7 @@ impl Phase {
                 | Self::Starting { .. }
                 | Self::Backoff { .. }
                 | Self::Stopping {
-                    then: AfterStop::Launch | AfterStop::Crash
+                    then: AfterStop::Launch | AfterStop::Crash | AfterStop::Hung
                 }
         )
     }

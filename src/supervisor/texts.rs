@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Supervisor;
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, CommitId, Fault, GateRecord, Task, TaskSource};
+use crate::model::{AgentId, CommitId, Fault, GateRecord, Task, TaskId, TaskSource};
 
 /// Conflict text per merge task; more helps nobody.
 const CONFLICT_TEXT: usize = 6000;
@@ -64,6 +64,9 @@ pub(super) fn title(task: &Task) -> String {
 pub(super) fn task(task: &Task, context: &TextContext) -> String {
     match &task.source {
         TaskSource::Plan { .. } | TaskSource::MergeConflict { .. } => task.description.clone(),
+        TaskSource::Direct if context.agent.worker_number().is_none() => {
+            format!("Task {}:\n\n{}", task.id, task.description.trim())
+        }
         TaskSource::TaskList { .. } | TaskSource::Direct => work(task, context),
     }
 }
@@ -161,6 +164,34 @@ pub(super) fn commit_what_is_left(paths: &str) -> String {
     format!(
         "Your last turn ended with uncommitted changes: {paths}. Commit what belongs to your work; \
          undo or ignore (in .gitignore) what does not. Change nothing else."
+    )
+}
+
+/// What became of a task that is not tried again, for whoever can put something better in its place.
+pub(super) fn task_failed(
+    agent: &AgentId,
+    task: &TaskId,
+    title: &str,
+    causes: &[String],
+) -> String {
+    let causes = causes
+        .iter()
+        .enumerate()
+        .fold(String::new(), |mut text, (at, cause)| {
+            let _ = writeln!(text, "{}. {cause}", at + 1);
+            text
+        });
+    let list = agent
+        .worker_number()
+        .map_or_else(String::new, |n| format!(" (WORKER_{n}_TASK_LIST.md)"));
+    format!(
+        "A task of {agent} has failed for good and is not tried again as it is: {task}, \"{title}\". \
+         How its attempts ended:\n\n{causes}\n\
+         Decide what becomes of it. If it is still wanted, word it anew in {agent}'s list{list} so \
+         that this does not happen again: split it, say how to avoid the cause, or give it to another \
+         worker; take the old line out. Commit the lists with git on your branch; do not push, and do \
+         not do the task yourself. If nothing is to be done, change nothing and say why. Then end your \
+         turn with a short summary."
     )
 }
 

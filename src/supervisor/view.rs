@@ -3,6 +3,7 @@
 
 use super::Supervisor;
 use super::state::AgentState;
+use crate::model::attempt::next_number;
 use crate::model::view::{AgentView, FleetView, PlanningView, SignalsView, TaskView, UsageView};
 use crate::model::{Ending, Timestamp};
 
@@ -62,7 +63,7 @@ impl Supervisor {
                 "delivering"
             }
             .to_owned(),
-            attempts: held.attempts,
+            attempts: next_number(&held.past),
             since: held.since,
         });
         AgentView {

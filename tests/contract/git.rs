@@ -7,6 +7,7 @@ mod bring_up_to;
 mod canary;
 mod exchange;
 mod never_lost;
+mod nothing_lost;
 mod remote;
 mod rescue;
 mod train;

@@ -13,10 +13,11 @@ use async_trait::async_trait;
 use orchestrator::control::{Control, ControlError, ControlPort, Reply, Request, StatusReport};
 use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
+use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
     About, AgentId, CommitId, Explanation, HookAnswer, HookFact, HookReport, Incarnation,
-    ProjectId, SessionId, Timestamp,
+    ProjectId, SessionId, TaskId, Timestamp,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -118,6 +119,14 @@ impl ControlPort for FakeDriver {
         _history: usize,
     ) -> Result<Option<Explanation>, ControlError> {
         Ok(None)
+    }
+
+    async fn tasks(&self, _filter: TaskFilter) -> Result<TaskPage, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn task(&self, _id: TaskId) -> Result<FoundTask, ControlError> {
+        Err(ControlError::Gone)
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {

@@ -92,17 +92,20 @@ pub(super) fn look(
 ) -> io::Result<Seen> {
     let mut seen = Seen::default();
     let mut nested = BTreeSet::new();
-    match status(git, ignored) {
-        Ok(output) => take_status(&output, &mut seen, &mut nested)?,
+    let scratch = super::Scratch::new(git_directory, "index")?;
+    let other;
+    let mut git = git;
+    let said = match status(git, ignored) {
+        Ok(said) => said,
         Err(error) => {
-            let scratch = super::Scratch::new(git_directory, "index")?;
-            let other = replacement(git, git_directory, &scratch.0, &mut seen, error)?;
-            take_status(&status(&other, ignored)?, &mut seen, &mut nested)?;
+            other = replacement(git, git_directory, &scratch.0, &mut seen, error)?;
+            git = &other;
+            status(git, ignored)?
         }
-    }
-    if let Ok(listed) = git.run(&["ls-files", "-s", "-v", "-z"]) {
-        take_index(git, workspace, &listed, &mut seen, &mut nested);
-    }
+    };
+    take_status(&said, &mut seen, &mut nested)?;
+    let listed = git.run(&["ls-files", "-s", "-v", "-z"])?;
+    take_index(git, workspace, &listed, &mut seen, &mut nested);
     for path in nested {
         nested::look(workspace, &path, 0, ignored, &mut seen);
     }

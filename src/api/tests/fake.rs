@@ -1,19 +1,24 @@
 //! A fleet that is not there: answers as told, remembers what was asked.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::control::{ControlError, ControlPort, Reply, Request, StatusReport};
+use crate::coordination::rules::{self, Claimant};
+use crate::coordination::view::View;
+use crate::coordination::{NewTask, Retry};
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::{
     AgentView, DiskView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView,
     UsageView,
 };
 use crate::model::{
-    About, AgentId, Cause, Explanation, Grade, HookAnswer, HookReport, Incarnation, Role, Signal,
-    Timestamp,
+    About, AgentId, AttemptEnd, AttemptNote, Cause, Explanation, Grade, HookAnswer, HookReport,
+    Incarnation, Role, Signal, TaskContext, TaskId, TaskSource, Timestamp,
 };
 
 pub(crate) struct FakeControl {
@@ -92,9 +97,78 @@ impl ControlPort for FakeControl {
         Ok((agent == why.agent).then_some(why))
     }
 
+    async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
+        Ok(tasks().page(&filter))
+    }
+
+    async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
+        let (known, nearest) = (tasks().report(&id), tasks().nearest(&id));
+        Ok(known.map_or(FoundTask::Unknown { nearest }, |report| {
+            FoundTask::Known(Box::new(report))
+        }))
+    }
+
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
     }
+}
+
+/// One that is done after a crash, one that failed, and one that waits for that.
+pub(crate) fn tasks() -> View {
+    let mut view = View::default();
+    let worker = AgentId::worker(1);
+    let at = |seconds: i64| Timestamp(NOW.0 - 3_600_000 + seconds * 1000);
+    let new = |id: &str, dependencies: &[&str]| NewTask {
+        id: id.into(),
+        description: format!("write {id}\nand test it"),
+        priority: 0,
+        owner: Some(worker.clone()),
+        dependencies: dependencies.iter().map(|id| TaskId::new(*id)).collect(),
+        labels: vec!["docs".to_owned()],
+        context: TaskContext::default(),
+        source: TaskSource::TaskList { worker: 1 },
+    };
+    let who = Claimant {
+        agent: &worker,
+        incarnation: Incarnation(1),
+        lease: Duration::from_secs(3600),
+    };
+    let crash = |number| AttemptNote {
+        number,
+        fence: 1,
+        agent: worker.clone(),
+        incarnation: Incarnation(1),
+        began: at(1),
+        ended: at(60),
+        end: AttemptEnd::Crashed,
+        cause: "killed (exit 137)".to_owned(),
+    };
+    let crashed = |id: &str, created: i64| {
+        let task = rules::create(&new(id, &[]), at(created)).unwrap();
+        let task = rules::claim(&task, who, Vec::new(), at(1))
+            .unwrap()
+            .unwrap();
+        let note = rules::note(&task, 1, Incarnation(2), &[crash(1)], at(60));
+        note.unwrap().unwrap()
+    };
+    let mut done = crashed("w1-done", 0);
+    done = rules::complete(&done, 1, "did it", at(90))
+        .unwrap()
+        .unwrap();
+    let receipt = serde_json::json!({
+        "task": "w1-done", "agent": "worker-1", "fence": 1, "claimed_at": at(90), "proven_at": at(95),
+        "commits": [{"id": "0123456789abcdef0123456789abcdef01234567", "subject": "write it"}],
+        "commit_count": 1, "landed": "89abcdef0123456789abcdef0123456789abcdef",
+    });
+    done.receipt = Some(serde_json::from_value(receipt).unwrap());
+    view.put(1, done);
+    let failed = rules::fail(&crashed("w1-fails", 1), 1, "no more", Retry::Never, at(99));
+    view.put(2, failed.unwrap().unwrap());
+    view.put(
+        3,
+        rules::create(&new("w1-waits", &["w1-fails"]), at(2)).unwrap(),
+    );
+    view
 }
 
 /// 2026-01-02T03:04:05Z.

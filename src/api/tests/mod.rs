@@ -99,6 +99,83 @@ async fn health_and_status_are_served_under_both_prefixes() {
 }
 
 #[tokio::test]
+async fn tasks_come_in_pages_and_one_by_one() {
+    let served = Served::start().await;
+    let get = async |path: &str| -> Value {
+        let response = served.send(Method::GET, path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        response.json().await.unwrap()
+    };
+    let ids = |page: &Value| -> Vec<String> {
+        let tasks = page["tasks"].as_array().unwrap().iter();
+        tasks
+            .map(|task| task["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let all = get("/api/v1/tasks").await;
+    assert_eq!(
+        ids(&all),
+        ["w1-waits", "w1-fails", "w1-done"],
+        "newest first"
+    );
+    assert_eq!((&all["matching"], &all["next"]), (&json!(3), &json!(null)));
+    let line = &all["tasks"][1];
+    assert_eq!(
+        (&line["status"], &line["attempts"], &line["failures"]),
+        (&json!("failed"), &json!(1), &json!(1))
+    );
+    let first = get("/api/tasks?limit=2&agent=worker-1&label=docs").await;
+    assert_eq!((ids(&first).len(), &first["next"]), (2, &json!("w1-fails")));
+    let rest = get("/api/tasks?limit=2&after=w1-fails").await;
+    assert_eq!(
+        (ids(&rest), &rest["next"]),
+        (vec!["w1-done".to_owned()], &json!(null))
+    );
+    let blocked = get("/api/tasks?status=blocked&owner=worker-1").await;
+    assert_eq!(ids(&blocked), ["w1-waits"]);
+    assert_eq!(ids(&get("/api/tasks?owner=worker-2").await), [""; 0]);
+
+    let one = get("/api/v1/tasks/w1-waits").await;
+    assert_eq!(one["state"], "blocked");
+    assert_eq!(one["blocked_by"], json!(["w1-fails"]));
+    let one = get("/api/v1/tasks/w1-done").await;
+    let ends: Vec<&Value> = one["task"]["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|note| &note["end"])
+        .collect();
+    assert_eq!(ends, [&json!("crashed"), &json!("done")]);
+    let receipt = get("/api/v1/tasks/w1-done/receipt").await;
+    assert_eq!(receipt["commit_count"], 1);
+}
+
+#[tokio::test]
+async fn a_question_about_no_task_names_the_nearest() {
+    let served = Served::start().await;
+    for (path, status, code) in [
+        ("tasks/w1-wait", 404, "UNKNOWN_TASK"),
+        ("tasks/w1-wait/receipt", 404, "UNKNOWN_TASK"),
+        ("tasks?after=nobody", 404, "UNKNOWN_TASK"),
+        ("tasks/w1-fails/receipt", 404, "UNKNOWN_RECEIPT"),
+        ("tasks?status=gone", 400, "BAD_REQUEST"),
+        ("tasks?limit=0", 400, "BAD_REQUEST"),
+        ("tasks?limit=501", 400, "BAD_REQUEST"),
+        ("tasks?stat=done", 400, "BAD_REQUEST"),
+    ] {
+        let response = served.send(Method::GET, &format!("/api/v1/{path}")).await;
+        assert_eq!(problem(response, status).await, code, "{path}");
+    }
+    let response = served.send(Method::GET, "/api/v1/tasks/w1-wait").await;
+    let body: Value = response.json().await.unwrap();
+    let hint = body["hint"].as_str().unwrap();
+    assert!(
+        hint.starts_with("the nearest there are: w1-waits"),
+        "{hint}"
+    );
+}
+
+#[tokio::test]
 async fn each_request_reaches_the_supervisor_as_itself() {
     let served = Served::start().await;
     let plan = served.send(Method::POST, "/api/v1/plan").await;

@@ -1,6 +1,6 @@
 use super::super::rules::{Retry, TaskError};
 use super::*;
-use crate::model::{Incarnation, TaskStatus};
+use crate::model::{AttemptEnd, Incarnation, TaskStatus};
 use crate::ports::{ErrorKind, Store as _};
 use crate::store::sqlite::SqliteStore;
 use crate::testing::memory_store::Fault;
@@ -165,18 +165,30 @@ async fn failing_releasing_and_cancelling() {
         claim(&queue, id, at(1)).await.unwrap();
     }
     let id = |id: &str| TaskId::new(id);
-    let a = queue
-        .fail(&id("a"), 1, "broke", Retry::UpTo(2), at(2))
+    let a = id("a");
+    for (fence, status) in [(1_u32, TaskStatus::Available), (2, TaskStatus::Failed)] {
+        let now = at(2 * i64::from(fence));
+        let task = queue.get(&a).unwrap();
+        let crash = super::rules::attempt_of(&task, AttemptEnd::Crashed, now);
+        let fence = u64::from(fence);
+        for _ in 0..2 {
+            let noted = queue.note(&a, fence, LIFE, std::slice::from_ref(&crash), now);
+            noted.await.unwrap();
+        }
+        let failed = queue.fail(&a, fence, "broke", Retry::UpTo(2), now);
+        let failed = failed.await.unwrap();
+        assert_eq!(failed.status, status);
+        assert_eq!(u64::from(failed.failures()), fence);
+        if status == TaskStatus::Available {
+            claim(&queue, "a", at(3)).await.unwrap();
+        }
+    }
+    let again = queue.reopen(&a, at(5)).await.unwrap();
+    assert_eq!((again.status, again.failures()), (TaskStatus::Available, 0));
+    let b = queue
+        .release(&id("b"), 1, "its agent went away", at(2))
         .await
         .unwrap();
-    assert_eq!(a.status, TaskStatus::Available);
-    claim(&queue, "a", at(3)).await.unwrap();
-    let a = queue
-        .fail(&id("a"), 2, "broke", Retry::UpTo(2), at(4))
-        .await
-        .unwrap();
-    assert_eq!(a.status, TaskStatus::Failed);
-    let b = queue.release(&id("b"), 1, at(2)).await.unwrap();
     assert_eq!((b.status, b.attempts), (TaskStatus::Available, 1));
     let c = queue.cancel(&id("c"), "not needed", at(2)).await.unwrap();
     assert_eq!(c.status, TaskStatus::Cancelled);

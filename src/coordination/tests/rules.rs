@@ -1,7 +1,8 @@
 use super::super::rules::{self, Claimant, MAX_DESCRIPTION_BYTES, Retry, TaskError};
 use super::super::view::View;
 use super::*;
-use crate::model::{Incarnation, TaskStatus};
+use crate::model::attempt::next_number;
+use crate::model::{AttemptEnd, AttemptNote, Incarnation, TaskStatus};
 
 fn claimed(task: &Task, now: Timestamp) -> Result<Task, TaskError> {
     let agent = worker();
@@ -50,7 +51,8 @@ fn a_claim_holds_until_its_lease_ends_and_each_has_a_larger_fence() {
         rules::renew(&second, 1, LEASE, at(62)),
         rules::complete(&second, 1, "late", at(62)),
         rules::fail(&second, 1, "late", Retry::Never, at(62)),
-        rules::release(&second, 1, at(62)),
+        rules::release(&second, 1, "late", at(62)),
+        rules::note(&second, 1, Incarnation(9), &[], at(62)),
     ] {
         assert_eq!(refused.unwrap_err().code(), "TASK_FENCED");
     }
@@ -96,15 +98,22 @@ fn renewing_never_shortens_a_lease() {
 fn attempts_are_bounded_by_the_caller() {
     let mut task = fresh();
     for attempt in 1..=3 {
+        // What is given back unjudged in between counts for nothing.
         let claim = claimed(&task, at(attempt)).unwrap();
+        let back = rules::release(&claim, fence(&claim), "the engine went", at(attempt));
+        let claim = claimed(&back.unwrap().unwrap(), at(attempt)).unwrap();
         let number = fence(&claim);
+        let crash = attempt_of(&claim, AttemptEnd::Crashed, at(attempt));
+        let claim = rules::note(&claim, number, Incarnation(2), &[crash], at(attempt));
+        let claim = claim.unwrap().unwrap();
         task = rules::fail(&claim, number, "broke", Retry::UpTo(3), at(attempt))
             .unwrap()
             .unwrap();
         let again = rules::fail(&task, number, "broke", Retry::UpTo(3), at(attempt));
         assert_eq!(again.unwrap(), None, "a repeat is no error");
     }
-    assert_eq!((task.status, task.attempts), (TaskStatus::Failed, 3));
+    assert_eq!((task.status, task.attempts), (TaskStatus::Failed, 6));
+    assert_eq!((task.history.len(), task.failures()), (6, 3));
     assert_eq!(task.result.as_deref(), Some("broke"));
     assert_eq!(
         claimed(&task, at(9)).unwrap_err().code(),
@@ -113,9 +122,99 @@ fn attempts_are_bounded_by_the_caller() {
     let reopened = rules::reopen(&task, 7, at(9)).unwrap().unwrap();
     assert_eq!(
         fence(&claimed(&reopened, at(9)).unwrap()),
-        4,
+        7,
         "fences never go back"
     );
+    assert_eq!(reopened.history, task.history, "what was is kept");
+    assert_eq!(reopened.failures(), 0, "and counts no longer");
+}
+
+pub(super) fn attempt_of(task: &Task, end: AttemptEnd, now: Timestamp) -> AttemptNote {
+    let claim = task.claim.as_ref().unwrap();
+    AttemptNote {
+        number: next_number(&task.history),
+        fence: claim.fence,
+        agent: claim.agent.clone(),
+        incarnation: claim.incarnation,
+        began: claim.claimed_at,
+        ended: now,
+        end,
+        cause: "killed (exit 137)".into(),
+    }
+}
+
+#[test]
+fn each_end_of_a_claim_is_kept_with_the_task_and_once() {
+    let ends = |task: &Task| -> Vec<(u32, AttemptEnd)> {
+        let notes = task.history.iter();
+        notes.map(|note| (note.number, note.end)).collect()
+    };
+    let shared = Task {
+        owner: None,
+        ..fresh()
+    };
+    let first = claimed(&shared, at(1)).unwrap();
+    let crash = attempt_of(&first, AttemptEnd::Crashed, at(5));
+    let life = Incarnation(2);
+    let noted = rules::note(&first, 1, life, std::slice::from_ref(&crash), at(5));
+    let noted = noted.unwrap().unwrap();
+    assert_eq!(noted.claim.as_ref().unwrap().incarnation, life);
+    let again = rules::note(&noted, 1, life, &[crash], at(6)).unwrap();
+    assert_eq!(again, None, "told twice, kept once");
+    // Its lease runs out, and another takes it; later that one gives it back.
+    let other = AgentId::worker(2);
+    let who = Claimant {
+        agent: &other,
+        incarnation: Incarnation(7),
+        lease: LEASE,
+    };
+    let second = rules::claim(&noted, who, Vec::new(), at(90));
+    let second = second.unwrap().unwrap();
+    let back = rules::release(&second, 2, "went away", at(91));
+    let third = claimed(&back.unwrap().unwrap(), at(92)).unwrap();
+    let done = rules::complete(&third, 3, "did it", at(95));
+    let done = done.unwrap().unwrap();
+    assert_eq!(
+        ends(&done),
+        [
+            (1, AttemptEnd::Crashed),
+            (2, AttemptEnd::LeaseRanOut),
+            (3, AttemptEnd::Released),
+            (4, AttemptEnd::Done)
+        ]
+    );
+    let lapsed = &done.history[1];
+    assert_eq!(
+        (
+            lapsed.began,
+            lapsed.ended,
+            &lapsed.agent,
+            lapsed.incarnation
+        ),
+        (at(5), at(90), &worker(), life),
+        "it began with the end of the one before"
+    );
+    assert_eq!(done.history[2].incarnation, Incarnation(7));
+    let cancelled = rules::cancel(&third, "not wanted", at(93));
+    let last = cancelled.unwrap().unwrap().history.pop().unwrap();
+    assert_eq!(
+        (last.end, last.cause.as_str()),
+        (AttemptEnd::Cancelled, "not wanted")
+    );
+    let never = rules::cancel(&fresh(), "not wanted", at(1))
+        .unwrap()
+        .unwrap();
+    assert_eq!(never.history, [], "nobody tried");
+}
+
+#[test]
+fn a_record_from_before_attempts_were_kept_is_read() {
+    let mut old = serde_json::to_value(claimed(&fresh(), at(1)).unwrap()).unwrap();
+    for new in ["history", "forgiven"] {
+        old.as_object_mut().unwrap().remove(new);
+    }
+    let task: Task = serde_json::from_value(old).unwrap();
+    assert_eq!((task.failures(), task.history.len()), (0, 0));
 }
 
 #[test]
@@ -241,4 +340,30 @@ fn candidates_come_by_priority_then_age_own_and_shared_merged() {
     assert_eq!(ids(&view.candidates(&worker(), 2)), order[..2]);
     assert_eq!(view.ready_count(&worker()), 4);
     assert_eq!(ids(&view.candidates(&AgentId::manager(), 9)), ["manager"]);
+}
+
+#[test]
+fn what_waits_for_a_failed_task_is_blocked_until_that_is_asked_for_again() {
+    let mut view = View::default();
+    let of = |id: &str, dependencies: &[&str]| {
+        let new = after(id, dependencies);
+        rules::create(&new, at(0)).unwrap()
+    };
+    let (a, b, c) = (of("a", &[]), of("b", &["a"]), of("c", &["b"]));
+    for (seq, task) in [(1, &a), (2, &b), (3, &c)] {
+        view.put(seq, task.clone());
+    }
+    assert!(view.blockers(&c).is_empty(), "it only waits");
+    let named = |ids: &[TaskId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(named(&view.dependents(&"a".into())), ["b", "c"]);
+    let claim = claimed(&a, at(1)).unwrap();
+    let failed = rules::fail(&claim, 1, "broke", Retry::Never, at(2));
+    let failed = failed.unwrap().unwrap();
+    view.put(4, failed.clone());
+    assert_eq!(named(&view.blockers(&b)), ["a"]);
+    assert_eq!(named(&view.blockers(&c)), ["a"], "through what is between");
+    assert!(view.candidates(&worker(), 9).is_empty());
+    let again = rules::reopen(&failed, 0, at(3)).unwrap().unwrap();
+    view.put(5, again);
+    assert!(view.blockers(&c).is_empty());
 }

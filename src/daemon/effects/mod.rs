@@ -285,6 +285,7 @@ impl Shared {
             | Action::Answer { .. }
             | Action::Complete { .. }
             | Action::Release { .. }
+            | Action::NoteAttempts { .. }
             | Action::CreateTask(_)
             | Action::ReadTaskLists
             | Action::Finish { .. } => {

@@ -7,7 +7,7 @@ use super::super::{Supervisor, texts, with_jitter};
 use super::choose::Need;
 use super::refresh::Remedy;
 use super::standing::{Cooling, Spent, Standing};
-use crate::model::{AgentId, CredentialId, Fault, QuotaWindow, Timestamp};
+use crate::model::{AgentId, AttemptEnd, CredentialId, Fault, QuotaWindow, Timestamp};
 
 /// Clocks need not agree with the provider's.
 pub(super) const AFTER_RESET: Duration = Duration::from_secs(5);
@@ -257,7 +257,7 @@ impl Supervisor {
 
     /// It would fail with any credential: counts against the task.
     fn task_refused(&mut self, now: Timestamp, id: &AgentId, text: &str) {
-        if !self.held_failed(now, id, text) {
+        if !self.attempt_ended(now, id, AttemptEnd::FailedTurn, text) {
             return self.provider_failed(now, id, text);
         }
         if let Some(agent) = self.fleet.agents.get_mut(id) {

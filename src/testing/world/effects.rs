@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::mind::Doing;
 use super::{Container, Waiting, World};
-use crate::model::{AgentId, HookFact, Incarnation, Screen, SessionNote, Timestamp};
+use crate::model::{
+    AgentId, AttemptNote, HookFact, Incarnation, Screen, SessionNote, TaskId, Timestamp,
+};
 use crate::supervisor::{
     Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
 };
@@ -17,6 +19,7 @@ pub(super) fn is_done_at_once(action: &Action) -> bool {
             | Action::Claim { .. }
             | Action::Complete { .. }
             | Action::Release { .. }
+            | Action::NoteAttempts { .. }
             | Action::CreateTask(_)
             | Action::ReadTaskLists
             | Action::Finish { .. }
@@ -79,8 +82,10 @@ impl World {
                 task,
                 fence,
                 result,
+                past,
             } => {
-                if self.queue.complete(&task, fence, &result) {
+                self.keep_attempts(&task, fence, &past);
+                if self.queue.complete(now, &task, fence, &result) {
                     self.check_completion(&agent, &task);
                 }
                 Some(Event::TaskFinished { agent, task })
@@ -89,11 +94,22 @@ impl World {
                 agent,
                 task,
                 fence,
+                reason,
                 retry,
-                ..
+                past,
             } => {
-                self.queue.release(&task, fence, retry);
+                self.keep_attempts(&task, fence, &past);
+                self.queue.release(now, &task, fence, &reason, retry);
                 Some(Event::TaskFinished { agent, task })
+            }
+            Action::NoteAttempts {
+                task,
+                fence,
+                incarnation,
+                past,
+            } => {
+                self.queue.note(now, &task, fence, incarnation, &past);
+                None
             }
             Action::CreateTask(new) => {
                 self.queue.create(now, new);
@@ -115,6 +131,13 @@ impl World {
     /// Gates that run until they are released.
     pub(super) fn holds(&self, waiting: &Waiting) -> bool {
         self.gates_held && matches!(waiting.action, Action::RunGates { .. })
+    }
+
+    fn keep_attempts(&mut self, task: &TaskId, fence: u64, past: &[AttemptNote]) {
+        if let Some(last) = past.last() {
+            let now = self.now;
+            self.queue.note(now, task, fence, last.incarnation, past);
+        }
     }
 
     /// Carries out the first action that is due. False if there is none.

@@ -280,6 +280,10 @@ pub(super) fn action(action: &Action) -> Option<String> {
             let end = if *retry { "release" } else { "fail" };
             format!("{end} {task} of {agent}: {reason}")
         }
+        Action::NoteAttempts { task, past, .. } => {
+            let last = past.last()?;
+            format!("note {task}: attempt {} {}", last.number, last.end.as_str())
+        }
         Action::CreateTask(new) => format!("create {} for {}", new.id, new.owner),
         Action::Import { agent, .. } => format!("import {agent}"),
         Action::BuildStack { stack, candidates } => {

@@ -128,14 +128,10 @@ impl World {
         let agents = policy.agents();
         let sessions = (1..).map(|n| SessionId::new(format!("session-{n}")));
         let fleet = Fleet::new(&agents, sessions);
-        let queue = WorldQueue {
-            attempts: policy.task_attempts,
-            ..WorldQueue::default()
-        };
         Self {
             now: Timestamp(1_000_000),
             policy,
-            queue,
+            queue: WorldQueue::default(),
             git: WorldGit::default(),
             accounts: Accounts::default(),
             minds: agents.into_iter().map(|id| (id, Mind::new())).collect(),

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::coordination::rules::{self, Changed, Retry};
 use crate::daemon::claims::{self, Wish};
 use crate::model::view::TaskCounts;
 use crate::model::{
-    AgentId, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus, Timestamp,
+    AgentId, AttemptNote, Claim, Incarnation, Task, TaskContext, TaskId, TaskSource, TaskStatus,
+    Timestamp,
 };
 use crate::supervisor::{Fleet, NewTask, QueueView};
 
@@ -16,8 +18,6 @@ pub struct WorldQueue {
     pub tasks: Vec<Task>,
     /// How often each task became done; more than once is a broken promise.
     pub completions: BTreeMap<TaskId, u32>,
-    /// Claims of one task before it counts as failed.
-    pub attempts: u32,
     /// Agents whose next claim is refused.
     pub losers: Vec<AgentId>,
 }
@@ -48,7 +48,10 @@ impl WorldQueue {
             source: new.source,
             claim: None,
             attempts: 0,
+            history: Vec::new(),
+            forgiven: 0,
             result: None,
+            receipt: None,
             created_at: now,
             updated_at: now,
         });
@@ -92,28 +95,48 @@ impl WorldQueue {
     }
 
     /// True when this made it done; a repeat or an old fence changes nothing.
-    pub fn complete(&mut self, id: &TaskId, fence: u64, result: &str) -> bool {
-        let Some(task) = self.held(id, fence) else {
-            return false;
-        };
-        task.status = TaskStatus::Done;
-        task.result = Some(result.to_owned());
-        *self.completions.entry(id.clone()).or_default() += 1;
-        true
+    pub fn complete(&mut self, now: Timestamp, id: &TaskId, fence: u64, result: &str) -> bool {
+        let done = self.change(id, |task| rules::complete(task, fence, result, now));
+        if done {
+            *self.completions.entry(id.clone()).or_default() += 1;
+        }
+        done
     }
 
-    pub fn release(&mut self, id: &TaskId, fence: u64, retry: bool) {
-        let limit = self.attempts;
-        let Some(task) = self.held(id, fence) else {
-            return;
+    pub fn release(&mut self, now: Timestamp, id: &TaskId, fence: u64, reason: &str, retry: bool) {
+        self.change(id, |task| {
+            if retry {
+                rules::release(task, fence, reason, now)
+            } else {
+                rules::fail(task, fence, reason, Retry::Never, now)
+            }
+        });
+    }
+
+    /// Of attempts under a claim that goes on.
+    pub fn note(
+        &mut self,
+        now: Timestamp,
+        id: &TaskId,
+        fence: u64,
+        incarnation: Incarnation,
+        past: &[AttemptNote],
+    ) {
+        self.change(id, |task| rules::note(task, fence, incarnation, past, now));
+    }
+
+    /// True when the task is another now; what is refused changes nothing.
+    fn change(&mut self, id: &TaskId, decide: impl FnOnce(&Task) -> Changed) -> bool {
+        let Some(task) = self.get_mut(id) else {
+            return false;
         };
-        let again = retry && task.attempts < limit;
-        task.status = if again {
-            TaskStatus::Available
-        } else {
-            TaskStatus::Failed
-        };
-        task.claim = None;
+        match decide(task) {
+            Ok(Some(next)) => {
+                *task = next;
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// Claims that no agent of this fleet has are open again, as the driver sees to at its start.
@@ -125,20 +148,10 @@ impl WorldQueue {
             .cloned()
             .collect();
         for (id, fence, wish) in claims::tend(&claimed, fleet, now, Duration::from_secs(3600)) {
-            if wish == Wish::GiveBack
-                && let Some(task) = self.held(&id, fence)
-            {
-                task.status = TaskStatus::Available;
-                task.claim = None;
+            if wish == Wish::GiveBack {
+                self.release(now, &id, fence, "nobody works on it any more", true);
             }
         }
-    }
-
-    fn held(&mut self, id: &TaskId, fence: u64) -> Option<&mut Task> {
-        self.get_mut(id).filter(|task| {
-            task.status == TaskStatus::Claimed
-                && task.claim.as_ref().is_some_and(|c| c.fence == fence)
-        })
     }
 
     pub fn view(&self, agents: &[AgentId]) -> QueueView {

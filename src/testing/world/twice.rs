@@ -36,7 +36,8 @@ impl Twice {
 }
 
 /// The kinds of actions; a new one belongs here and into the simulation's scripts.
-pub const ACTION_KINDS: [&str; 22] = [
+pub const ACTION_KINDS: [&str; 23] = [
+    "NoteAttempts",
     "CheckSession",
     "Examine",
     "Launch",
@@ -74,6 +75,7 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
         Action::Paste { .. } => "Paste",
         Action::Complete { .. } => "Complete",
         Action::Release { .. } => "Release",
+        Action::NoteAttempts { .. } => "NoteAttempts",
         Action::CreateTask(_) => "CreateTask",
         Action::ReadTaskLists => "ReadTaskLists",
         Action::Import { .. } => "Import",
