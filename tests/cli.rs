@@ -350,6 +350,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         last_hook: None,
         last_hook_at: None,
         signals: orchestrator::model::view::SignalsView::default(),
+        kept: orchestrator::model::KeptView::default(),
         id,
     };
     FleetView {

@@ -52,6 +52,8 @@ enum Step {
     FetchFails,
     LaunchFails,
     PasteFails,
+    RescueFails,
+    Rescue(u32),
     /// The queue gives this agent's next task to somebody else.
     ClaimIsLost(u32),
     TicksTheBranch,
@@ -158,6 +160,11 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
         Step::FetchFails => world.git.fetch_faults.push("no route".into()),
         Step::LaunchFails => world.launch_faults.push(true),
         Step::PasteFails => world.paste_faults += 1,
+        Step::RescueFails => world.rescue_faults += 1,
+        Step::Rescue(n) => {
+            let agent = Some(agent(n));
+            world.request(Request::Rescue { agent });
+        }
         Step::ClaimIsLost(n) => world.queue.lose_next(&agent(n)),
         Step::TicksTheBranch => {
             let head = world.git.tick();
@@ -255,6 +262,7 @@ fn comes_to_rest(world: &mut World) -> Result<(), String> {
     world.crash.at = None;
     world.launch_faults.clear();
     world.paste_faults = 0;
+    world.rescue_faults = 0;
     // An ending that was asked for is given up with the daemon that was asked.
     if world.up() && world.fleet().ending().is_some() {
         world.run_outbox();
@@ -437,9 +445,9 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
         AddTask, BackgroundEnds, Boot, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
         DaemonStarts, Detach, Dies, Drain, EngineDown, EngineStopsEverything, EngineUp, GateBreaks,
-        Gates, LaunchFails, MergeFails, Notices, PasteFails, Permission, Red, RemoteMoves, Restart,
-        StackFails, Starves, Stop, StoreRecovers, SwallowPastes, Tick, TicksTheBranch, TurnEnds,
-        TurnEndsDirty, TurnEndsInBackground, TurnFails, Types,
+        Gates, LaunchFails, MergeFails, Notices, PasteFails, Permission, Red, RemoteMoves, Rescue,
+        RescueFails, Restart, StackFails, Starves, Stop, StoreRecovers, SwallowPastes, Tick,
+        TicksTheBranch, TurnEnds, TurnEndsDirty, TurnEndsInBackground, TurnFails, Types,
     };
     let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
     let with = |more: Vec<Step>| {
@@ -483,6 +491,27 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
                 Boot(0),
                 Boot(1),
                 Boot(2),
+                Tick(12),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "uncommitted work",
+            with(vec![
+                AddTask(1),
+                Tick(310),
+                Rescue(1),
+                TurnEndsDirty(1),
+                RescueFails,
+                Dies(1, 137),
+                Tick(3),
+                Boot(1),
+                Tick(2),
+                TurnEnds(1),
+                AddTask(1),
+                Restart(1),
+                Tick(1),
+                Boot(1),
                 Tick(12),
                 TurnEnds(1),
             ]),
@@ -910,6 +939,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::StackFails),
         1 => Just(Step::LaunchFails),
         1 => Just(Step::PasteFails),
+        1 => Just(Step::RescueFails),
+        1 => who.clone().prop_map(Step::Rescue),
         1 => Just(Step::TicksTheBranch),
         1 => Just(Step::StoreRecovers),
         1 => Just(Step::EngineDown),

@@ -26,13 +26,16 @@ mod logs;
 mod man;
 mod output;
 mod plan;
+mod rescue;
 mod restart;
 mod run;
 mod status;
 mod task;
+mod trash;
 mod up;
 mod view;
 pub mod wiring;
+mod worktree;
 
 pub use args::{Cli, Command, command};
 pub use chaos::ChaosArgs;

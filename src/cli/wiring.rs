@@ -1,6 +1,8 @@
 //! The one place where the command line touches the rooms that run in its own process:
 //! configuration, credentials, runtime, git store, daemon.
 
+pub(in crate::cli) mod kept;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -370,6 +370,7 @@ impl Driver {
                 | Action::Examine { .. }
                 | Action::CheckSession { .. }
                 | Action::StopContainer { .. }
+                | Action::Rescue { .. }
                 | Action::Lend { .. }
                 | Action::Refresh { .. }
                 | Action::CloseDialog { .. }

@@ -265,6 +265,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         maximum_backoff: config.restart.maximum_backoff,
         hung_after: config.restart.hung_after,
         stop_grace: config.stop_grace,
+        rescue_interval: config.rescue.interval,
         memory: format_size(config.container.memory),
         switch_at_percent: f64::from(config.credentials.switch_at),
         switch_back_percent: f64::from(config.credentials.switch_at.saturating_sub(10)),

@@ -111,6 +111,7 @@ impl Supervisor {
         agent.last_hook = Some(fact_word(&report.fact).to_owned());
         agent.last_hook_at = Some(now);
         agent.evidence.hook(now, &report.fact);
+        agent.rescuing.hook(now, &report.fact);
         if !matches!(report.fact, HookFact::Notified { .. }) {
             agent.doubted = false;
             agent.free_looks = 0;

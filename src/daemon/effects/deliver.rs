@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shared;
 use crate::claude::launch::WORKSPACE;
 use crate::claude::{prompt, screen};
-use crate::model::{AgentId, CommitId, Incarnation, Screen};
+use crate::model::{AgentId, CommitId, Incarnation, RescueCause, Screen};
 use crate::ports::PortResult;
 use crate::ports::runtime::container_name;
 use crate::supervisor::Event;
@@ -48,6 +48,7 @@ impl Shared {
         clear: bool,
     ) {
         if let Some(target) = bring_up_to {
+            self.rescue(&agent, incarnation, RescueCause::BringUp).await;
             self.bring_up(&agent, incarnation, &target).await;
         }
         let event = match self.try_paste(&agent, text, clear).await {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use crate::claude::launch as claude_launch;
 use crate::daemon::house::House;
-use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
+use crate::model::{AgentId, CredentialId, Incarnation, RescueCause, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
 use crate::runtime::labels;
 use crate::supervisor::{Again, Event};
@@ -143,6 +143,7 @@ impl Shared {
                 if old.running {
                     tracing::warn!(name = old.name, "an earlier life still ran; it is stopped");
                     let grace = self.house.config.stop_grace;
+                    self.rescue(agent, old.incarnation, RescueCause::Stop).await;
                     self.house.runtime.stop(&old.name, grace).await?;
                 }
                 earlier.push(old.name);

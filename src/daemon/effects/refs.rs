@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shared;
 use crate::claude::launch::WORKSPACE;
 use crate::daemon::handle::Input;
-use crate::model::{AgentId, CommitId, Incarnation, SessionId};
+use crate::model::{AgentId, CommitId, Incarnation, RescueCause, SessionId};
 use crate::ports::runtime::container_name;
 use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
 use crate::supervisor::{Event, ImportOutcome, PushOutcome, RemoteOutcome};
@@ -59,6 +59,9 @@ impl Shared {
             .in_sandbox(agent, incarnation, &sandbox::inspect(WORKSPACE))
             .await?;
         let tree = sandbox::parse_inspect(&succeeded(seen, "git status")?.stdout)?;
+        if !tree.is_clean() {
+            self.rescue(agent, incarnation, RescueCause::TurnEnd).await;
+        }
         let head = match (head, tree.head.clone()) {
             (Some(told), _) => told,
             (None, Some(found)) => found,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::mind::Doing;
 use super::{Container, Waiting, World};
 use crate::model::{
-    AgentId, AttemptNote, HookFact, Incarnation, Screen, SessionNote, TaskId, Timestamp,
+    AgentId, AttemptNote, HookFact, Incarnation, RescueCause, Screen, SessionNote, TaskId,
+    Timestamp,
 };
 use crate::supervisor::{
     Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
@@ -161,6 +162,7 @@ impl World {
                 ..
             } => {
                 self.git.check_out(&agent);
+                self.check_kept(&agent);
                 let event = self.launch(&agent, incarnation);
                 if matches!(event, Event::Launched { .. })
                     && let Some(mind) = self.minds.get_mut(&agent)
@@ -189,7 +191,12 @@ impl World {
             }
             Action::StopContainer {
                 agent, incarnation, ..
-            } => self.stop(&agent, incarnation),
+            } => {
+                let kept = self.rescue(&agent, RescueCause::Stop);
+                let ended = self.stop(&agent, incarnation);
+                return self.after_effect(kept.into_iter().chain(ended).collect());
+            }
+            Action::Rescue { agent, cause, .. } => self.rescue(&agent, cause),
             Action::TakeInventory { .. } => Some(Event::InventoryTaken(self.inventory())),
             Action::Paste {
                 agent,
@@ -219,7 +226,13 @@ impl World {
                 }
                 Some(self.look(&agent, incarnation))
             }
-            Action::Import { agent, .. } => Some(self.import(agent)),
+            Action::Import { agent, .. } => {
+                let dirty = !self.minds[&agent].dirty.is_empty();
+                let kept = dirty.then(|| self.rescue(&agent, RescueCause::TurnEnd));
+                let imported = self.import(agent);
+                let events = kept.flatten().into_iter().chain([imported]);
+                return self.after_effect(events.collect());
+            }
             Action::BuildStack { stack, candidates } => {
                 let outcome = self.git.build_stack(&candidates);
                 Some(Event::StackBuilt { stack, outcome })
@@ -289,6 +302,7 @@ impl World {
         container.running = true;
         let lent = self.fleet().agents[agent].credential.clone();
         self.equip(agent, lent);
+        self.approve(agent);
         self.doors.insert(agent.clone(), incarnation);
         Event::Launched {
             agent: agent.clone(),

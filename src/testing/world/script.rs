@@ -167,6 +167,10 @@ impl Script {
                 world.git.merge_faults.push((*reason).to_owned());
                 true
             }
+            ["rescue", "fails"] => {
+                world.rescue_faults += 1;
+                true
+            }
             ["launch", "fails", retry @ ("once" | "forever")] => {
                 world.launch_faults.push(*retry == "once");
                 true
@@ -234,6 +238,10 @@ impl Script {
             ("stands-still", []) => world.stands_still(&agent),
             ("computes", []) => world.computes(&agent),
             ("restart", []) => world.request(Request::Restart { agent }).is_some(),
+            ("rescue", []) => {
+                let agent = Some(agent);
+                world.request(Request::Rescue { agent }).is_some()
+            }
             ("windows", words) => {
                 let windows = Self::windows(world.now, words)?;
                 world.tells_windows(&agent, windows)

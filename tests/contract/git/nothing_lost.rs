@@ -171,6 +171,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![3 => agent().prop_map(Step::Agent), 2 => boss().prop_map(Step::Boss)]
 }
 
+/// Mode and content by path.
+type Files = BTreeMap<Vec<u8>, (u32, Vec<u8>)>;
+
 /// Objects by id, and the working tree by path.
 #[derive(Default)]
 struct Picture {
@@ -178,7 +181,7 @@ struct Picture {
     commits: BTreeSet<String>,
     /// The index and the commit of the repository inside; in the store they are part of a bundle.
     nested: BTreeSet<String>,
-    files: BTreeMap<Vec<u8>, (u32, Vec<u8>)>,
+    files: Files,
 }
 
 struct Model {
@@ -188,7 +191,7 @@ struct Model {
     /// What finished snapshots saw: ids that the store has for ever after.
     promised: BTreeSet<String>,
     /// Files of each snapshot, by its id.
-    pictures: BTreeMap<String, BTreeMap<Vec<u8>, (u32, Vec<u8>)>>,
+    pictures: BTreeMap<String, Files>,
     places: usize,
 }
 
@@ -274,7 +277,7 @@ impl Model {
         let branch = |name: usize| ["one", "two"][name];
         match *action {
             Agent::Edit { file, text } => {
-                self.write(file, format!("line {text}\r\nend {text}").as_bytes())
+                self.write(file, format!("line {text}\r\nend {text}").as_bytes());
             }
             Agent::Binary { file, kilobytes } => {
                 let noise = (0..u32::from(kilobytes) * 1024)
@@ -314,7 +317,7 @@ impl Model {
             Agent::StageAll => drop(self.git(&["add", "--all"])),
             Agent::Commit => drop(self.git(&["commit", "-q", "--allow-empty", "-m", "work"])),
             Agent::Amend => {
-                drop(self.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "again"]))
+                drop(self.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "again"]));
             }
             Agent::ResetHard => drop(self.git(&["reset", "-q", "--hard"])),
             Agent::Stash => drop(self.git(&["stash", "-q", "--include-untracked"])),
@@ -326,7 +329,7 @@ impl Model {
                     .or_else(|| self.git(&["checkout", "-q", "-b", branch(name)]));
             }
             Agent::MergeBranch { name } => {
-                drop(self.git(&["merge", "-q", "--no-edit", branch(name)]))
+                drop(self.git(&["merge", "-q", "--no-edit", branch(name)]));
             }
             Agent::RebaseStops => drop(self.git(&["rebase", "-q", "-i", "--root"])),
             Agent::Continue => {
@@ -704,7 +707,7 @@ impl Model {
             assert!(
                 readable.contains(id),
                 "{id} is nowhere after {step:?}: {}",
-                self.what(id, before)
+                Self::what(id, before)
             );
         }
         let store = self.readable_in_store();
@@ -712,12 +715,12 @@ impl Model {
             assert!(
                 store.contains(id),
                 "{id} is not in the store after {step:?}: {}",
-                self.what(id, before)
+                Self::what(id, before)
             );
         }
     }
 
-    fn what(&self, id: &str, before: &Picture) -> String {
+    fn what(id: &str, before: &Picture) -> String {
         let named = before
             .files
             .iter()
