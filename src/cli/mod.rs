@@ -43,3 +43,4 @@ pub use demo::DemoArgs;
 pub use error::Error;
 pub use exit::Exit;
 pub use run::main;
+pub use view::main_of_view;

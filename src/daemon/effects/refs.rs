@@ -72,19 +72,24 @@ impl Shared {
                 ));
             }
         };
-        let id = agent.clone();
+        let (id, wanted) = (agent.clone(), head.clone());
         let known = super::super::blocking(&self.house.git, move |git| {
+            if git.contains(&wanted)? {
+                return Ok(None);
+            }
             let mut known = vec![git.branch_head()?];
             known.extend(git.worker_head(&id)?);
-            Ok(known)
+            Ok(Some(known))
         })
         .await?;
-        let export = sandbox::export(WORKSPACE, Some(&head), &known, BUNDLE_LIMIT);
-        let bundle = succeeded(
-            self.in_sandbox(agent, incarnation, &export).await?,
-            "git bundle",
-        )?
-        .stdout;
+        // A turn that made no commit: there is nothing to fetch from the sandbox.
+        let bundle = if let Some(known) = known {
+            let export = sandbox::export(WORKSPACE, Some(&head), &known, BUNDLE_LIMIT);
+            let output = self.in_sandbox(agent, incarnation, &export).await?;
+            succeeded(output, "git bundle")?.stdout
+        } else {
+            Vec::new()
+        };
         let (id, expected) = (agent.clone(), head.clone());
         super::super::blocking(&self.house.git, move |git| {
             git.import_bundle(

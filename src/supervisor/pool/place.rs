@@ -333,6 +333,7 @@ impl Supervisor {
         if agent.credential.as_ref() != Some(credential) {
             agent.lease.former = agent.credential.replace(credential.clone());
             agent.lease.since = now;
+            agent.lease.in_use = false;
         }
         let expected = |lending: &mut Lending| lending.sent && lending.credential == *credential;
         let Some(lending) = agent.lease.lending.take_if(expected) else {
