@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::coordination::{ListSource, Queue, TaskError, lists, tasklist};
-use crate::model::{CommitId, TaskStatus, Timestamp};
+use crate::model::{CommitId, TaskId, TaskStatus, Timestamp};
 use crate::ports::{ErrorKind, PortError, PortResult};
 use crate::worktree::exchange::{self, Ticked};
 use crate::worktree::{FileEdit, GitStore, MergeOutcome, read_beneath};
@@ -210,15 +210,18 @@ impl TaskLists {
 
     /// What a merge writes into the lists on the branch: every finished item's tick.
     pub fn edits(&self) -> Vec<FileEdit<'static>> {
-        self.done_keys()
-            .into_iter()
-            .map(|(worker, keys)| {
-                FileEdit::new(file_name(worker), move |bytes| {
-                    let text = std::str::from_utf8(bytes?).ok()?;
-                    tick_text(text, &keys).map(String::into_bytes)
-                })
-            })
-            .collect()
+        ticks(self.done_keys())
+    }
+
+    /// The ticks of these alone: they are claimed done, and land with the work.
+    pub fn edits_of(&self, tasks: &[TaskId]) -> Vec<FileEdit<'static>> {
+        let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for task in tasks.iter().filter_map(|id| self.queue.get(id)) {
+            if let Some((worker, key)) = lists::item_key(&task) {
+                keys.entry(worker).or_default().push(key.to_owned());
+            }
+        }
+        ticks(keys)
     }
 
     /// Whether the branch has a direction for the manager.
@@ -235,6 +238,17 @@ impl TaskLists {
     ) -> PortResult<T> {
         super::blocking(&self.git, work).await
     }
+}
+
+fn ticks(keys: BTreeMap<u32, Vec<String>>) -> Vec<FileEdit<'static>> {
+    keys.into_iter()
+        .map(|(worker, keys)| {
+            FileEdit::new(file_name(worker), move |bytes| {
+                let text = std::str::from_utf8(bytes?).ok()?;
+                tick_text(text, &keys).map(String::into_bytes)
+            })
+        })
+        .collect()
 }
 
 /// Tries again when somebody saved the file meanwhile; gives up for this time after a few.

@@ -132,11 +132,24 @@ pub enum Action {
         head: Option<CommitId>,
         after: Duration,
     },
-    /// → `MergeFinished`
-    Merge {
-        agent: AgentId,
+    /// Merge these onto the tip of the branch, one on the other, without moving anything: what
+    /// comes out is kept under the stack's number. → `StackBuilt`
+    BuildStack {
+        stack: u64,
+        candidates: Vec<StackCandidate>,
+    },
+    /// Run the gates on a commit of the store, in their order, up to the first that does not pass;
+    /// `all`: the others as well. → `GatesFinished`
+    RunGates {
+        stack: u64,
         commit: CommitId,
-        message: String,
+        all: bool,
+    },
+    /// Move the branch to `to` if it still is at `from`. → `Landed`
+    Land {
+        stack: u64,
+        from: CommitId,
+        to: CommitId,
     },
     /// → `PushFinished`
     Push { after: Duration },
@@ -144,6 +157,17 @@ pub enum Action {
     FetchRemote,
     /// The fleet has ended this way; the daemon may go.
     Finish { ending: Ending },
+}
+
+/// A commit that is to be merged into a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackCandidate {
+    pub agent: AgentId,
+    pub commit: CommitId,
+    /// Of the merge commit.
+    pub message: String,
+    /// What is claimed done with it: the merge commit ticks it.
+    pub tasks: Vec<TaskId>,
 }
 
 /// What a claim is for.

@@ -8,7 +8,7 @@ use super::action::{Action, NewTask};
 use super::input::ImportOutcome;
 use super::state::{Candidate, Conflict, Phase};
 use super::texts;
-use super::train::Verdict;
+use super::train::{Verdict, names};
 use crate::model::{AgentId, CommitId, TaskId, TaskSource, Timestamp};
 
 /// An import or a merge that failed is tried again.
@@ -28,12 +28,21 @@ impl Supervisor {
     pub(super) fn judge(&mut self, now: Timestamp, candidate: &Candidate, verdict: Verdict) {
         let (id, commit) = (&candidate.agent, &candidate.commit);
         match verdict {
-            Verdict::Landed { .. } | Verdict::UpToDate => {
+            Verdict::Landed { .. } | Verdict::UpToDate { .. } => {
                 self.count_resolved(id);
                 self.judge_conflicts(now, id);
             }
             Verdict::Conflict { files } => {
                 self.conflicted(now, id, commit, &candidate.title, &files);
+            }
+            Verdict::Red { gates } => {
+                let text = format!(
+                    "its commit {} is red once it is merged: {}",
+                    commit.short(),
+                    names(&gates)
+                );
+                let hint = "the branch stays as it was; `orchestrator train` shows the gates";
+                self.notice(now, Some(id), &text, Some(hint.into()));
             }
             Verdict::Failed { reason } => {
                 let text = format!(

@@ -124,7 +124,9 @@ impl Supervisor {
         if self.fleet.merging.fetch_at.is_some_and(|at| at <= now) && self.fleet.ending().is_none()
         {
             self.fleet.merging.fetch_at = Some(now + self.policy.fetch_interval);
-            self.fetch_now();
+            if !self.fleet.merging.train.wants_peace() {
+                self.fetch_now();
+            }
         }
         if self.fleet.merging.push_retry_at.is_some_and(|at| at <= now) {
             self.fleet.merging.push_retry_at = None;

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::Supervisor;
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, CommitId, Fault, Task, TaskId, TaskSource};
+use crate::model::{AgentId, CommitId, Fault, GateRecord, Task, TaskId, TaskSource};
 
 /// Conflict text per merge task; more helps nobody.
 const CONFLICT_TEXT: usize = 6000;
+/// The end of the gates' logs in a task.
+const GATE_TEXT: usize = 6000;
 const TITLE: usize = 72;
 
 /// What the texts need to know about the fleet.
@@ -222,6 +224,31 @@ pub(super) fn merge_conflict(
             break;
         }
         let _ = write!(text, "\n{path}:\n{}\n", shown.trim_end());
+    }
+    text
+}
+
+/// For the manager: nobody's change is to blame, so somebody has to look.
+pub(super) fn mend_branch(
+    context: &TextContext,
+    commit: &CommitId,
+    gates: &[GateRecord],
+) -> String {
+    let branch = &context.branch;
+    let mut text = format!(
+        "Branch `{branch}` itself, at {commit}, does not pass its gates, without anybody's new work. \
+         Find out why and mend it on your own branch, which has been brought up to `{branch}` if \
+         that was possible. Change nothing else, run the project's tests, commit, and do not push: \
+         the supervisor takes your commit. If it cannot be mended in the repository, change nothing \
+         and say what is wrong. Then end your turn with a short summary.\n"
+    );
+    let mut left = GATE_TEXT;
+    for gate in gates {
+        let tail = gate.tail.trim_end();
+        let skip = tail.chars().count().saturating_sub(left);
+        let shown: String = tail.chars().skip(skip).collect();
+        left = left.saturating_sub(shown.chars().count());
+        let _ = write!(text, "\nGate `{}` ended with:\n{shown}\n", gate.name);
     }
     text
 }

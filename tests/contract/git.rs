@@ -10,6 +10,7 @@ mod never_lost;
 mod nothing_lost;
 mod remote;
 mod rescue;
+mod train;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
