@@ -13,7 +13,7 @@ use crate::fleet::{FIRST, Fleet, open_gate, until_at_gate};
 use crate::hall::{Hall, ran};
 use crate::model::millis_between;
 use crate::plain::{PLAIN, Plain};
-use crate::servers::Server;
+use crate::servers::{After, Server};
 use crate::stats::Sample;
 use crate::table::Row;
 
@@ -28,7 +28,7 @@ pub fn run(hall: &Hall) -> Result<Vec<Row>> {
     let mut server = Server::constant(&plain.socket())?;
     // Each turn that ends is followed by one that waits at the next gate.
     let rounds = hall.repeat;
-    server.answer_next(rounds, "wait gate")?;
+    server.answer_next(rounds, After::Nothing, "wait gate")?;
     plain.start(&plain.claude_again(&format!("wait gate-{rounds}")))?;
     let _loop = RestartLoop::start(&plain.name)?;
     let (mut ours, mut floor) = (Sample::default(), Sample::default());

@@ -1,6 +1,7 @@
 //! The floors that serve: processes of their own, as the supervisor is one.
 //!
-//! `constant`: answers each Stop hook with the next text, at once and without remembering anything.
+//! `constant`: answers each Stop hook with the next text, at once and without remembering anything, or
+//! after one SQLite commit.
 //! `commits`: the least that a durable callback can cost, an axum route and one SQLite commit.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -26,7 +27,7 @@ use crate::hall::eventually;
 pub enum Serve {
     /// Stop hooks are answered with a constant; for the benchmarks themselves
     #[command(hide = true)]
-    Constant { socket: PathBuf },
+    Constant { socket: PathBuf, database: PathBuf },
     /// One commit for each callback; for the benchmarks themselves
     #[command(hide = true)]
     Commits { socket: PathBuf, database: PathBuf },
@@ -39,15 +40,18 @@ impl Serve {
             .enable_all()
             .build()?;
         match self {
-            Self::Constant { socket } => {
-                let turns: Turns = Arc::default();
-                let counted = turns.clone();
-                std::thread::spawn(move || follow_orders(&counted));
-                tokio.block_on(serve(&socket, constant(turns)))
+            Self::Constant { socket, database } => {
+                let floor = Constant {
+                    turns: Arc::default(),
+                    database: open(&database)?,
+                };
+                let turns = floor.turns.clone();
+                std::thread::spawn(move || follow_orders(&turns));
+                tokio.block_on(serve(&socket, constant(floor)))
             }
             Self::Commits { socket, database } => {
-                std::thread::spawn(|| follow_orders(&Turns::default()));
-                let router = commits(&database)?;
+                std::thread::spawn(|| follow_orders(&Mutex::default()));
+                let router = commits(open(&database)?);
                 tokio.block_on(serve(&socket, router))
             }
         }
@@ -61,28 +65,59 @@ async fn serve(socket: &Path, router: Router) -> Result<()> {
     Ok(axum::serve(listener, router).await?)
 }
 
-/// How many Stop hooks are still to be answered with a text, and with which.
-type Turns = Arc<Mutex<(usize, String)>>;
+/// What an answer to a Stop hook waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum After {
+    #[default]
+    Nothing,
+    /// The callback is on disk.
+    Commit,
+}
 
-/// `COUNT TEXT` a line, from whoever started us; the end of the lines is our end.
-fn follow_orders(turns: &Turns) {
+/// How many Stop hooks are still to be answered with a text, with which, and after what.
+#[derive(Default)]
+struct Turns {
+    left: usize,
+    after: After,
+    text: String,
+}
+
+#[derive(Clone)]
+struct Constant {
+    turns: Arc<Mutex<Turns>>,
+    database: Database,
+}
+
+type Database = Arc<Mutex<Connection>>;
+
+/// `COUNT AFTER TEXT` a line, from whoever started us; the end of the lines is our end.
+fn follow_orders(turns: &Mutex<Turns>) {
     for line in std::io::stdin().lines().map_while(Result::ok) {
-        if let Some((count, text)) = line.split_once(' ') {
-            let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
-            *turns = (count.parse().unwrap_or(0), text.to_owned());
+        let mut words = line.splitn(3, ' ');
+        if let (Some(count), Some(after), Some(text)) = (words.next(), words.next(), words.next()) {
+            let after = if after == "commit" {
+                After::Commit
+            } else {
+                After::Nothing
+            };
+            *turns.lock().unwrap_or_else(PoisonError::into_inner) = Turns {
+                left: count.parse().unwrap_or(0),
+                after,
+                text: text.to_owned(),
+            };
         }
     }
     std::process::exit(0);
 }
 
-fn constant(turns: Turns) -> Router {
+fn constant(floor: Constant) -> Router {
     Router::new()
         .route("/hooks/v1/callback", post(answer_constant))
         .route("/hooks/v1/status", post(|| async { "plain" }))
-        .with_state(turns)
+        .with_state(floor)
 }
 
-async fn answer_constant(State(turns): State<Turns>, body: String) -> Response {
+async fn answer_constant(State(floor): State<Constant>, body: String) -> Response {
     let at = SystemTime::now();
     let payload: Value = serde_json::from_str(&body).unwrap_or_default();
     let event = payload["hook_event_name"].as_str().unwrap_or_default();
@@ -97,40 +132,52 @@ async fn answer_constant(State(turns): State<Turns>, body: String) -> Response {
     if event != "Stop" {
         return StatusCode::NO_CONTENT.into_response();
     }
-    let text = {
-        let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(left) = turns.0.checked_sub(1) else {
+    let (text, after) = {
+        let mut turns = floor.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(left) = turns.left.checked_sub(1) else {
             return StatusCode::NO_CONTENT.into_response();
         };
-        turns.0 = left;
-        format!("{}-{left}", turns.1)
+        turns.left = left;
+        (format!("{}-{left}", turns.text), turns.after)
     };
+    if after == After::Commit && !stored(floor.database, body).await {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
     axum::Json(json!({"decision": "block", "reason": text})).into_response()
 }
 
-fn commits(database: &Path) -> Result<Router> {
+fn commits(database: Database) -> Router {
+    Router::new()
+        .route("/hooks/v1/callback", post(commit))
+        .with_state(database)
+}
+
+async fn commit(State(database): State<Database>, body: String) -> StatusCode {
+    if stored(database, body).await {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
+}
+
+fn open(database: &Path) -> Result<Database> {
     let connection = Connection::open(database)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection
         .execute_batch("CREATE TABLE callbacks(id INTEGER PRIMARY KEY, json TEXT NOT NULL)")?;
-    let connection = Arc::new(Mutex::new(connection));
-    Ok(Router::new()
-        .route("/hooks/v1/callback", post(commit))
-        .with_state(connection))
+    Ok(Arc::new(Mutex::new(connection)))
 }
 
-async fn commit(State(connection): State<Arc<Mutex<Connection>>>, body: String) -> StatusCode {
+/// One durable commit.
+async fn stored(database: Database, body: String) -> bool {
     let stored = tokio::task::spawn_blocking(move || {
-        let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = database.lock().unwrap_or_else(PoisonError::into_inner);
         connection
             .prepare_cached("INSERT INTO callbacks(json) VALUES (?1)")?
             .execute([body])
     });
-    match stored.await {
-        Ok(Ok(_)) => StatusCode::NO_CONTENT,
-        Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+    matches!(stored.await, Ok(Ok(_)))
 }
 
 /// One of these, running.
@@ -149,7 +196,13 @@ pub struct Heard {
 
 impl Server {
     pub fn constant(socket: &Path) -> Result<Self> {
-        Self::start(&["constant".as_ref(), socket.as_os_str()], socket)
+        let database = socket.with_extension("db");
+        let words = [
+            "constant".as_ref(),
+            socket.as_os_str(),
+            database.as_os_str(),
+        ];
+        Self::start(&words, socket)
     }
 
     pub fn commits(socket: &Path, database: &Path) -> Result<Self> {
@@ -193,9 +246,13 @@ impl Server {
     }
 
     /// The next Stop hooks get a text each, `TEXT-LEFT`.
-    pub fn answer_next(&mut self, count: usize, text: &str) -> Result<()> {
+    pub fn answer_next(&mut self, count: usize, after: After, text: &str) -> Result<()> {
         let orders = self.orders.as_mut().context("the server's stdin")?;
-        writeln!(orders, "{count} {text}")?;
+        let after = match after {
+            After::Nothing => "nothing",
+            After::Commit => "commit",
+        };
+        writeln!(orders, "{count} {after} {text}")?;
         Ok(orders.flush()?)
     }
 

@@ -1,9 +1,12 @@
 //! Turn gap: Claude Code sends its Stop hook; when does it ask the model for the next turn?
 //!
 //! Ours decides, writes to disk, brings the checkout up and answers with the next task. The floor is
-//! the same Claude Code, container and helper with a server that answers a constant. What Claude Code
-//! does between the model's last word and its Stop hook is its own; it is measured at the floor and
-//! taken off both sides.
+//! the same Claude Code, container and helper with a server that answers a constant. A second floor
+//! makes one SQLite commit (WAL, synchronous FULL) before each answer: what stands between the two is
+//! the disk's, and no supervisor that remembers its answers is below it.
+//!
+//! What Claude Code does between the model's last word and its Stop hook is its own; it is measured at
+//! the floors and taken off all sides.
 
 use std::time::SystemTime;
 
@@ -13,7 +16,7 @@ use crate::fleet::{FIRST, Fleet};
 use crate::hall::Hall;
 use crate::model::{Asked, millis_between};
 use crate::plain::{PLAIN, Plain};
-use crate::servers::Server;
+use crate::servers::{After, Server};
 use crate::stats::Sample;
 use crate::table::Row;
 
@@ -39,24 +42,30 @@ pub fn run(hall: &Hall) -> Result<Vec<Row>> {
         ("the turn changed nothing", "say"),
         ("the turn made a commit, which is merged", "commit"),
     ] {
-        let (mut whole, mut floor, mut own) =
-            (Sample::default(), Sample::default(), Sample::default());
+        let [mut whole, mut floor, mut stored, mut own] = [(); 4].map(|()| Sample::default());
         for round in 0..hall.repeat {
             let word = format!("{words} r{round}");
             whole.0.extend(ours(hall, &fleet, &word)?);
-            let (gaps, before) = constant(hall, &plain, &mut server, &word)?;
-            floor.0.extend(gaps);
-            own.0.extend(before);
+            for (after, gaps) in [(After::Nothing, &mut floor), (After::Commit, &mut stored)] {
+                let word = format!("{word}{after:?}");
+                let (found, before) = constant(hall, &plain, &mut server, after, &word)?;
+                gaps.0.extend(found);
+                own.0.extend(before);
+            }
         }
         let claude = own.median();
-        rows.push(Row {
-            benchmark: "turn gap",
-            case: case.to_owned(),
-            unit: "ms",
-            ours: whole.0.iter().map(|gap| gap - claude).collect(),
-            floor,
-            aim: Some(AIM),
-        });
+        let ours: Sample = whole.0.iter().map(|gap| gap - claude).collect();
+        let durable = format!("{case}; the floor commits once to SQLite");
+        for (case, floor, aim) in [(case.to_owned(), floor, Some(AIM)), (durable, stored, None)] {
+            rows.push(Row {
+                benchmark: "turn gap",
+                case,
+                unit: "ms",
+                ours: ours.clone(),
+                floor,
+                aim,
+            });
+        }
     }
     fleet.down()?;
     Ok(rows)
@@ -84,11 +93,12 @@ fn constant(
     hall: &Hall,
     plain: &Plain,
     server: &mut Server,
+    after: After,
     word: &str,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     let place = hall.watch.place();
     let before = server.heard().len();
-    server.answer_next(BATCH, word)?;
+    server.answer_next(BATCH, after, word)?;
     plain.type_line(&format!("{word}-start"))?;
     let turns = |asked: &Asked| asked.credential == PLAIN;
     hall.watch

@@ -98,7 +98,7 @@ fn weigh(hall: &Hall, workers: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The `view` commands in the panes of this fleet.
+/// The programs in the panes of this fleet.
 fn pane_clients(project: &str) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
@@ -115,12 +115,12 @@ fn pane_clients(project: &str) -> Result<Vec<u32>> {
             .split(|byte| *byte == 0)
             .map(|word| String::from_utf8_lossy(word).into_owned())
             .collect();
-        let views = words.iter().any(|word| word == "view");
         let ours = words.iter().any(|word| word.contains(project));
-        let binary = words
-            .first()
-            .is_some_and(|word| word.ends_with("orchestrator"));
-        if views && ours && binary {
+        let views = words.first().is_some_and(|program| {
+            program.ends_with("/orchestrator-view")
+                || program.ends_with("/orchestrator") && words.iter().any(|word| word == "view")
+        });
+        if views && ours {
             found.push(pid);
         }
     }

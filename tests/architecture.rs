@@ -112,7 +112,7 @@ impl Source {
     }
 
     fn is_in_a_room(&self) -> bool {
-        self.name != "lib.rs" && self.name != "main.rs"
+        self.name != "lib.rs" && self.name != "main.rs" && !self.name.starts_with("bin/")
     }
 }
 

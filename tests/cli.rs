@@ -350,6 +350,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         last_hook: None,
         last_hook_at: None,
         signals: orchestrator::model::view::SignalsView::default(),
+        kept: orchestrator::model::KeptView::default(),
         id,
     };
     FleetView {
@@ -432,6 +433,23 @@ fn wrong_usage_ends_with_two_and_says_what_is_right() {
     house
         .run(&["down", "--drain", "--detach"])
         .ended(Exit::Usage);
+}
+
+#[test]
+fn the_program_of_the_panes_says_what_it_needs() {
+    let run = |words: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("orchestrator-view"));
+        command
+            .args(words)
+            .env_clear()
+            .env("DOCKER_HOST", "tcp://h:1");
+        Ran::from(command.stdin(Stdio::null()).output().unwrap())
+    };
+    let ran = run(&[]).ended(Exit::Usage);
+    assert!(ran.stderr.contains("orchestrator attach"), "{ran:?}");
+    // The arguments are the right ones: it gets as far as the engine.
+    let ran = run(&["shop", "worker-1"]).ended(Exit::Refused);
+    assert!(ran.stderr.contains("tcp://h:1"), "{ran:?}");
 }
 
 #[test]

@@ -45,6 +45,8 @@ enum Step {
     FetchFails,
     LaunchFails,
     PasteFails,
+    RescueFails,
+    Rescue(u32),
     /// The queue gives this agent's next task to somebody else.
     ClaimIsLost(u32),
     TicksTheBranch,
@@ -143,6 +145,11 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
         Step::FetchFails => world.git.fetch_faults.push("no route".into()),
         Step::LaunchFails => world.launch_faults.push(true),
         Step::PasteFails => world.paste_faults += 1,
+        Step::RescueFails => world.rescue_faults += 1,
+        Step::Rescue(n) => {
+            let agent = Some(agent(n));
+            world.request(Request::Rescue { agent });
+        }
         Step::ClaimIsLost(n) => world.queue.lose_next(&agent(n)),
         Step::TicksTheBranch => {
             let head = world.git.tick();
@@ -240,6 +247,7 @@ fn comes_to_rest(world: &mut World) -> Result<(), String> {
     world.crash.at = None;
     world.launch_faults.clear();
     world.paste_faults = 0;
+    world.rescue_faults = 0;
     // An ending that was asked for is given up with the daemon that was asked.
     if world.up() && world.fleet().ending().is_some() {
         world.run_outbox();
@@ -422,8 +430,8 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
         AddTask, BackgroundEnds, Boot, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
         DaemonStarts, Detach, Dies, Drain, EngineDown, EngineStopsEverything, EngineUp,
-        LaunchFails, Notices, PasteFails, Permission, RemoteMoves, Restart, Starves, Stop,
-        StoreRecovers, SwallowPastes, Tick, TicksTheBranch, TurnEnds, TurnEndsDirty,
+        LaunchFails, Notices, PasteFails, Permission, RemoteMoves, Rescue, RescueFails, Restart,
+        Starves, Stop, StoreRecovers, SwallowPastes, Tick, TicksTheBranch, TurnEnds, TurnEndsDirty,
         TurnEndsInBackground, TurnFails, Types,
     };
     let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
@@ -468,6 +476,27 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
                 Boot(0),
                 Boot(1),
                 Boot(2),
+                Tick(12),
+                TurnEnds(1),
+            ]),
+        ),
+        (
+            "uncommitted work",
+            with(vec![
+                AddTask(1),
+                Tick(310),
+                Rescue(1),
+                TurnEndsDirty(1),
+                RescueFails,
+                Dies(1, 137),
+                Tick(3),
+                Boot(1),
+                Tick(2),
+                TurnEnds(1),
+                AddTask(1),
+                Restart(1),
+                Tick(1),
+                Boot(1),
                 Tick(12),
                 TurnEnds(1),
             ]),
@@ -867,6 +896,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::FetchFails),
         1 => Just(Step::LaunchFails),
         1 => Just(Step::PasteFails),
+        1 => Just(Step::RescueFails),
+        1 => who.clone().prop_map(Step::Rescue),
         1 => Just(Step::TicksTheBranch),
         1 => Just(Step::StoreRecovers),
         1 => Just(Step::EngineDown),

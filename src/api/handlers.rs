@@ -96,7 +96,7 @@ pub(super) async fn explain(
 }
 
 /// An extractor of its own, because a name that cannot be one is no agent's.
-pub(super) struct Named(AgentId);
+pub(super) struct Named(pub(super) AgentId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
@@ -174,7 +174,7 @@ pub(super) async fn end(
 }
 
 /// 202 when accepted, 200 when it is so already, a problem when refused.
-async fn ask(control: &Control, request: Request) -> Result<Response, Problem> {
+pub(super) async fn ask(control: &Control, request: Request) -> Result<Response, Problem> {
     match control.request(request).await? {
         reply @ Reply::Accepted => Ok((StatusCode::ACCEPTED, Json(reply)).into_response()),
         reply @ Reply::AlreadySo => Ok(Json(reply).into_response()),
@@ -183,7 +183,7 @@ async fn ask(control: &Control, request: Request) -> Result<Response, Problem> {
 }
 
 /// A JSON body whose errors are problems of ours.
-pub(super) struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;

@@ -10,6 +10,7 @@ mod access;
 mod bind;
 mod codes;
 mod handlers;
+mod keeping;
 mod limits;
 mod router;
 mod serve;

@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 
-use super::{Access, Code, Problem, access, handlers, stream, tasks};
+use super::{Access, Code, Problem, access, handlers, keeping, stream, tasks};
 use crate::control::Control;
 
 /// The largest body any route takes. The only one with a body takes some 20 bytes.
@@ -57,6 +57,20 @@ pub fn router(control: Control, access: Access) -> Router {
             )
             .route(&format!("{prefix}/plan"), post(handlers::plan))
             .route(&format!("{prefix}/fetch"), post(handlers::fetch))
+            .route(
+                &format!("{prefix}/rescues"),
+                get(keeping::list).post(keeping::now),
+            )
+            .route(&format!("{prefix}/rescues/{{id}}"), get(keeping::show))
+            .route(
+                &format!("{prefix}/rescues/{{id}}/restore"),
+                post(keeping::restore),
+            )
+            .route(&format!("{prefix}/worktrees"), get(keeping::worktrees))
+            .route(
+                &format!("{prefix}/worktrees/{{id}}/cleanup"),
+                post(keeping::clean_up),
+            )
             .route(&format!("{prefix}/end"), post(handlers::end));
     }
     let guarded = guarded.route_layer(middleware::from_fn_with_state(access, access::check));

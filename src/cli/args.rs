@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    init, logs, man, restart, status, task, up, view,
+    init, logs, man, rescue, restart, status, task, trash, up, view, worktree,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -66,6 +66,9 @@ pub enum Command {
     Logs(logs::LogsArgs),
     Credentials(credentials::CredentialsArgs),
     Restart(restart::RestartArgs),
+    Rescue(rescue::RescueArgs),
+    Worktree(worktree::WorktreeArgs),
+    Trash(trash::TrashArgs),
     /// Ask the manager to plan new tasks now
     Plan,
     /// Fetch the remote now, instead of at the next interval

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::Timestamp;
+
 /// The two largest units: `5s`, `3m`, `2h 5m`, `3d 4h`.
 pub(super) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -21,6 +23,26 @@ pub(super) fn count(number: u64) -> String {
         1000..1_000_000 => format!("{}k", number / 1000),
         _ => format!("{:.1}M", number as f64 / 1_000_000.0),
     }
+}
+
+/// `980 B`, `4.2 KiB`, `1.3 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    let (mut number, mut unit) = (bytes as f64, "B");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if number < 1024.0 {
+            break;
+        }
+        (number, unit) = (number / 1024.0, larger);
+    }
+    if unit == "B" {
+        return format!("{bytes} B");
+    }
+    format!("{number:.1} {unit}")
+}
+
+/// The time, for ages.
+pub(super) fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_millisecond())
 }
 
 /// Cut to `width` characters, with `…` where something is missing.
@@ -70,6 +92,12 @@ mod tests {
     fn counts_are_short() {
         let texts = [999, 1000, 45_300, 1_234_567].map(count);
         assert_eq!(texts, ["999", "1k", "45k", "1.2M"]);
+    }
+
+    #[test]
+    fn sizes_have_one_digit_after_the_point() {
+        let texts = [0, 980, 4300, 3 << 20, 5 << 40].map(size);
+        assert_eq!(texts, ["0 B", "980 B", "4.2 KiB", "3.0 MiB", "5.0 TiB"]);
     }
 
     #[test]

@@ -87,3 +87,10 @@ pub(super) fn table(columns: Option<u16>, colour: Colour, header: &[&str]) -> Ta
     );
     table
 }
+
+/// Its lines, without blanks at their ends.
+pub(super) fn lines(table: &Table) -> String {
+    let text = table.to_string();
+    let lines = text.lines().map(str::trim_end);
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}

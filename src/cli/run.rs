@@ -10,7 +10,8 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, init, logs, man, output, plan, restart, status, task, up, view,
+    explain, fetch, init, logs, man, output, plan, rescue, restart, status, task, trash, up, view,
+    worktree,
 };
 
 /// Runs the program: the whole of `main`.
@@ -79,6 +80,9 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Logs(args) => logs::run(&context, &args).await,
         Command::Credentials(args) => credentials::run(&context, &args).await,
         Command::Restart(args) => restart::run(&context, &args).await,
+        Command::Rescue(args) => rescue::run(&context, &args).await,
+        Command::Worktree(args) => worktree::run(&context, &args).await,
+        Command::Trash(args) => trash::run(&context, &args).await,
         Command::Plan => plan::run(&context).await,
         Command::Fetch => fetch::run(&context).await,
         Command::Edit(args) => edit::run(&context, &args).await,

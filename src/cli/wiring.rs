@@ -1,6 +1,8 @@
 //! The one place where the command line touches the rooms that run in its own process:
 //! configuration, credentials, runtime, git store, daemon.
 
+pub(in crate::cli) mod kept;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -112,17 +114,25 @@ pub(super) fn options(
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(SystemEntropy),
         tmux_socket: socket,
-        view_command: vec![
-            program.display().to_string(),
-            "--project".to_owned(),
-            config.project.to_string(),
-            "view".to_owned(),
-        ],
+        view_command: view_command(&program, &config.project),
         registry: registry.map(Path::to_owned),
         redactor,
         signals,
         progress: Arc::new(output::say),
     })
+}
+
+/// What a pane runs, without the agent's name: the small program beside this one, of which there is one
+/// in memory for each agent. Where it is not installed, and for developers, whose `cargo run` builds this
+/// one alone, this program itself.
+fn view_command(program: &Path, project: &ProjectId) -> Vec<String> {
+    let small = program.with_file_name("orchestrator-view");
+    let project = project.to_string();
+    if !cfg!(debug_assertions) && small.is_file() {
+        return vec![small.display().to_string(), project];
+    }
+    let program = program.display().to_string();
+    vec![program, "--project".into(), project, "view".into()]
 }
 
 /// People get progress lines; everything else goes to the supervisor's log, one JSON object a line.

@@ -150,9 +150,7 @@ impl Client {
     pub async fn explain(&self, agent: &AgentId, history: usize) -> Result<Explanation> {
         let mut url = self.url(&["agents", agent.as_str(), "explain"]);
         url.set_query(Some(&format!("history={history}")));
-        let request = self.http.get(url);
-        self.json(self.authorized(request).timeout(REQUEST_DEADLINE))
-            .await
+        self.json(self.get(url)).await
     }
 
     pub async fn credentials(&self) -> Result<Vec<CredentialView>> {
@@ -215,7 +213,7 @@ impl Client {
         self.json(request.json(&json!({ "ending": ending }))).await
     }
 
-    fn url(&self, path: &[&str]) -> Url {
+    pub(super) fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         // Always works for `http`; segments are escaped one by one.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -224,7 +222,12 @@ impl Client {
         url
     }
 
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+    pub(super) fn get(&self, url: Url) -> RequestBuilder {
+        self.authorized(self.http.get(url))
+            .timeout(REQUEST_DEADLINE)
+    }
+
+    pub(super) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let request = self.http.request(method, self.url(path));
         self.authorized(request).timeout(REQUEST_DEADLINE)
     }
@@ -236,7 +239,10 @@ impl Client {
         }
     }
 
-    async fn json<T: for<'de> Deserialize<'de>>(&self, request: RequestBuilder) -> Result<T> {
+    pub(super) async fn json<T: for<'de> Deserialize<'de>>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T> {
         let response = request.send().await.map_err(|error| self.failed(error))?;
         let response = self.checked(response).await?;
         let bytes = self.body(response).await?;

@@ -7,6 +7,7 @@
 mod discover;
 mod error;
 mod http;
+mod keeping;
 pub mod registry;
 mod sse;
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::gate::Gate;
 use super::layers::Settings;
 use super::types::{
-    Config, Container, Credentials, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Restart,
-    Tasks,
+    Config, Container, Credentials, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Rescue,
+    Restart, Tasks,
 };
 use super::value::Value;
 use crate::model::ProjectId;
@@ -69,6 +69,11 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
             backoff: read.duration("restart.backoff"),
             maximum_backoff: read.duration("restart.maximumBackoff"),
             hung_after: read.duration("restart.hungAfter"),
+        },
+        rescue: Rescue {
+            interval: read.duration("rescue.interval"),
+            ignored: read.boolean("rescue.ignored"),
+            keep: read.duration("rescue.keep"),
         },
         stop_grace: read.duration("stopGrace"),
         logs: Logs {

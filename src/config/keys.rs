@@ -418,6 +418,27 @@ pub static KEYS: &[Key] = &[
         "An agent at work of which nothing has moved for so long (no hook, no status line, screen, transcript and CPU use unchanged) is restarted.",
     ),
     key(
+        "rescue.interval",
+        duration(Duration::from_secs(10), DAY),
+        Text("5m"),
+        "5m",
+        "How often the uncommitted work of an agent that works is copied into the store. Before a stop, after a crash and at the end of a turn it is copied in any case.",
+    ),
+    key(
+        "rescue.ignored",
+        Boolean,
+        Text("false"),
+        "true",
+        "Whether files that git ignores are copied too.",
+    ),
+    key(
+        "rescue.keep",
+        duration(HOUR, Duration::from_secs(3650 * 86_400)),
+        Text("30d"),
+        "30d",
+        "How long copies of uncommitted work, and checkouts in the trash, are kept.",
+    ),
+    key(
         "stopGrace",
         duration(Duration::ZERO, HOUR),
         Text("20s"),

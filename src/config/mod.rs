@@ -40,7 +40,7 @@ pub use repository::redact as redact_url;
 pub use schema::{markdown_table, schema};
 pub use show::{Row, rows, rows_json};
 pub use types::{
-    Config, Container, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Restart, Tasks,
+    Config, Container, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Rescue, Restart, Tasks,
 };
 pub use value::HIDDEN;
 

@@ -7,7 +7,8 @@ use serde_json::{Value as Json, json};
 use super::gate::Gate;
 use super::keys::KEYS;
 use super::types::{
-    Config, Container, Credentials, GitIdentity, ImageChoice, Logs, Planning, Restart, Tasks,
+    Config, Container, Credentials, GitIdentity, ImageChoice, Logs, Planning, Rescue, Restart,
+    Tasks,
 };
 use super::units::{format_duration, format_size};
 use super::value::HIDDEN;
@@ -86,6 +87,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         tasks,
         git,
         restart,
+        rescue,
         stop_grace,
         logs,
     } = config;
@@ -123,6 +125,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
     values.push(("git.name", json!(name)));
     values.push(("git.email", json!(email)));
     values.extend(restart_values(restart));
+    values.extend(rescue_values(rescue));
     values.push(("stopGrace", json!(format_duration(*stop_grace))));
     let Logs { level, size, files } = logs;
     values.push(("logs.level", json!(level.as_str())));
@@ -203,6 +206,19 @@ fn restart_values(restart: &Restart) -> [(&'static str, Json); 6] {
         ("restart.backoff", json!(format_duration(*backoff))),
         ("restart.maximumBackoff", json!(maximum)),
         ("restart.hungAfter", json!(format_duration(*hung_after))),
+    ]
+}
+
+fn rescue_values(rescue: &Rescue) -> [(&'static str, Json); 3] {
+    let Rescue {
+        interval,
+        ignored,
+        keep,
+    } = rescue;
+    [
+        ("rescue.interval", json!(format_duration(*interval))),
+        ("rescue.ignored", json!(ignored)),
+        ("rescue.keep", json!(format_duration(*keep))),
     ]
 }
 

@@ -41,6 +41,7 @@ pub struct Config {
     pub tasks: Tasks,
     pub git: GitIdentity,
     pub restart: Restart,
+    pub rescue: Rescue,
     pub stop_grace: Duration,
     pub logs: Logs,
 }
@@ -125,6 +126,17 @@ pub struct Restart {
     pub maximum_backoff: Duration,
     /// How long nothing of a working agent may move before it counts as hung.
     pub hung_after: Duration,
+}
+
+/// Copies of uncommitted work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rescue {
+    /// Between two while an agent works.
+    pub interval: Duration,
+    /// Files that git ignores are copied too.
+    pub ignored: bool,
+    /// How long copies, and checkouts in the trash, are kept.
+    pub keep: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Called by `api`, `hooks` and later `mcp` and `dashboard`; answered by the driver in `daemon`.
 //! Must never decide anything and never touch an adapter.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,7 +13,8 @@ use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
 use crate::model::{
-    About, AgentId, Explanation, HookAnswer, HookReport, Incarnation, SessionId, TaskId,
+    About, AgentId, CleanedUp, Explanation, HookAnswer, HookReport, Incarnation, RescueContent,
+    RescueView, Restored, SessionId, TaskId, WorktreeView,
 };
 
 /// Why the driver could not answer at all.
@@ -62,6 +64,51 @@ pub trait ControlPort: Send + Sync {
 
     /// The newest snapshot, and a way to wait for the next.
     fn view(&self) -> watch::Receiver<Arc<FleetView>>;
+
+    /// What is kept of uncommitted work. `None` from doubles without a git store.
+    fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {
+        None
+    }
+}
+
+/// Why something cannot be done; `code` is stable and public.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub reason: String,
+    pub hint: Option<String>,
+}
+
+/// Snapshots of uncommitted work, and the checkouts themselves. One implementation, in `daemon`,
+/// which also serves the command line while no supervisor runs.
+#[async_trait]
+pub trait KeepingPort: Send + Sync {
+    /// Newest first; of one agent, or of all.
+    async fn rescues(&self, agent: Option<AgentId>) -> Result<Vec<RescueView>, Refusal>;
+
+    /// `id`: the first digits are enough where they mean one.
+    async fn rescue(&self, id: String) -> Result<RescueContent, Refusal>;
+
+    /// Writes a snapshot into a directory that does not exist yet; an absolute path on this machine.
+    async fn restore(&self, id: String, into: PathBuf) -> Result<Restored, Refusal>;
+
+    /// Every checkout below the state directory.
+    async fn worktrees(&self) -> Result<Vec<WorktreeView>, Refusal>;
+
+    /// Puts a checkout that nobody works in into the trash, its uncommitted work copied and its
+    /// commits taken before. Refuses where that cannot be done for all of it, unless `force`d.
+    async fn clean_up(&self, agent: AgentId, how: CleanUp) -> Result<CleanedUp, Refusal>;
+}
+
+/// How far a clean-up goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CleanUp {
+    /// Only say what would be done; commits and uncommitted work are taken all the same.
+    Try,
+    /// If nothing is lost by it.
+    IfKept,
+    /// Also if something would be in the trash alone.
+    Force,
 }
 
 /// What Claude Code's status line told about an agent.

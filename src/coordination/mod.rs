@@ -14,7 +14,7 @@ pub mod view;
 mod write;
 
 pub use lists::{Applied, ListSource};
-pub use queue::Queue;
+pub use queue::{PreparedClaim, Queue};
 pub use rules::{NewTask, Retry, TaskError};
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The task queue of one process: a view fed by the store's `watch`, and changes that are one
 //! conditional append each.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::write::{self, Written};
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::TaskCounts;
 use crate::model::{AgentId, AttemptNote, Incarnation, Task, TaskId, Timestamp};
-use crate::ports::{PortResult, Record, Store};
+use crate::ports::{Append, PortResult, Record, Store};
 
 /// Tasks are the subjects `task/<id>`.
 pub const PREFIX: &str = "task/";
@@ -35,6 +36,14 @@ struct Stored<'a> {
     #[serde(flatten)]
     task: &'a Task,
     operation: &'a str,
+}
+
+/// A claim that is decided and not written: its record goes into a transaction that holds more.
+#[derive(Clone, Debug)]
+pub struct PreparedClaim {
+    /// The task as it will be.
+    pub task: Task,
+    pub append: Append,
 }
 
 /// Cheap to clone. The informer ends with the last clone.
@@ -134,6 +143,43 @@ impl Queue {
         };
         let decide = |task: &Task| rules::claim(task, who, self.view().unmet(task), now);
         self.change(id, &decide).await
+    }
+
+    /// [`Self::claim`] up to its append, by what this view knows. `None` where only `claim` can
+    /// tell what becomes of it.
+    pub fn prepare_claim(
+        &self,
+        id: &TaskId,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Option<PreparedClaim> {
+        let who = Claimant {
+            agent,
+            incarnation,
+            lease,
+        };
+        let view = self.view();
+        let entry = view.get(id)?;
+        let claimed = rules::claim(&entry.task, who, view.unmet(&entry.task), now);
+        let task = claimed.ok().flatten()?;
+        let append = Append {
+            subject: subject(id),
+            expected: entry.seq,
+            data: record_of(&task, &write::operation()).ok()?,
+        };
+        Some(PreparedClaim { task, append })
+    }
+
+    /// The record of a prepared claim was appended with this number: the view contains it.
+    pub fn note_claim(&self, claim: PreparedClaim, seq: u64) {
+        self.shared.put(seq, claim.task);
+    }
+
+    /// Whether its records can be appended in a transaction of this database file.
+    pub fn is_in(&self, database: &Path) -> bool {
+        self.shared.store.is_in(database)
     }
 
     pub async fn renew(
@@ -341,14 +387,7 @@ impl Queue {
     /// True if written, false if somebody else was first. The view contains what was written.
     async fn write(&self, expected: u64, task: &Task) -> Result<bool, TaskError> {
         let operation = write::operation();
-        let stored = Stored {
-            task,
-            operation: &operation,
-        };
-        let data = serde_json::to_vec(&stored).map_err(|error| TaskError::Invalid {
-            task: task.id.clone(),
-            problem: format!("it cannot be written as JSON: {error}"),
-        })?;
+        let data = record_of(task, &operation)?;
         let subject = subject(&task.id);
         let written =
             write::append(&*self.shared.store, &subject, expected, &data, &operation).await?;
@@ -443,6 +482,13 @@ impl Shared {
             self.changes.send_modify(|generation| *generation += 1);
         }
     }
+}
+
+fn record_of(task: &Task, operation: &str) -> Result<Vec<u8>, TaskError> {
+    serde_json::to_vec(&Stored { task, operation }).map_err(|error| TaskError::Invalid {
+        task: task.id.clone(),
+        problem: format!("it cannot be written as JSON: {error}"),
+    })
 }
 
 fn subject(id: &TaskId) -> String {

@@ -4,6 +4,7 @@
 //! happen: the supervisor is put back and the sender is told.
 
 mod callbacks;
+mod deciding;
 mod explaining;
 mod showing;
 
@@ -19,14 +20,12 @@ use super::handle::{Call, Input};
 use super::house::House;
 use super::logbook::Logbook;
 use super::queue_actions::QueueActions;
-use super::record;
 use super::usage::{UsageBook, WindowBook};
 use crate::control::ControlError;
 use crate::model::view::{DiskView, FleetView};
 use crate::model::{
     AgentId, CallbackId, Ending, HookAnswer, Reply, Request, RunningGate, Timestamp,
 };
-use crate::ports::PortResult;
 use crate::store::sqlite::{Changes, FleetState, JournalEntry};
 use crate::supervisor::{Action, Event, Supervisor};
 
@@ -313,35 +312,6 @@ impl Driver {
         }
     }
 
-    /// One decision. On `Err` nothing has changed, here or on disk.
-    async fn decide(
-        &mut self,
-        also: Changes,
-        decision: impl FnOnce(&mut Supervisor) -> Vec<Action>,
-    ) -> PortResult<()> {
-        let before = self.supervisor.clone();
-        let actions = decision(&mut self.supervisor);
-        let after = self.supervisor.fleet();
-        let cause = self.supervisor.cause();
-        let changes = record::changes(self.now(), before.fleet(), after, also, &actions, cause);
-        let writes = changes.is_some();
-        if let Some(changes) = changes
-            && let Err(error) = self.state.commit(changes).await
-        {
-            self.supervisor = before;
-            self.refused = true;
-            return Err(error);
-        }
-        if writes && std::mem::take(&mut self.refused) {
-            self.inbox.push_back(Event::StoreRecovered);
-        }
-        if let Err(broken) = self.supervisor.fleet().check() {
-            tracing::error!(broken, "an invariant of the fleet does not hold");
-        }
-        self.carry_out(actions).await;
-        Ok(())
-    }
-
     async fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             tracing::debug!(?action, "action");
@@ -370,6 +340,7 @@ impl Driver {
                 | Action::Examine { .. }
                 | Action::CheckSession { .. }
                 | Action::StopContainer { .. }
+                | Action::Rescue { .. }
                 | Action::Lend { .. }
                 | Action::Refresh { .. }
                 | Action::CloseDialog { .. }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::keeping::Keeper;
 use super::program::Herald;
-use crate::control::{ControlError, ControlPort, StatusReport};
+use crate::control::{ControlError, ControlPort, KeepingPort, StatusReport};
 use crate::coordination::Queue;
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::FleetView;
@@ -75,6 +76,7 @@ pub(super) struct DriverHandle {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<Arc<FleetView>>,
     pub(super) herald: Arc<Herald>,
+    pub(super) keeper: Arc<Keeper>,
     /// For questions about tasks, which need no decision.
     pub(super) queue: Queue,
 }
@@ -158,5 +160,9 @@ impl ControlPort for DriverHandle {
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.view.clone()
+    }
+
+    fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {
+        Some(self.keeper.clone())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::house::House;
 use crate::model::{AgentId, HookFact, HookReport, Timestamp};
-use crate::supervisor::Event;
+use crate::supervisor::{Event, RescueOutcome};
 use crate::telemetry::AgentLog;
 
 /// Longest piece of an agent's own words in a log line.
@@ -141,6 +141,20 @@ impl Logbook {
             Event::TaskFinished { agent, task } => {
                 self.write(now, agent, &format!("finished with {task}"));
             }
+            Event::Rescued { agent, outcome, .. } => match outcome {
+                RescueOutcome::Taken { rescue } => self.write(
+                    now,
+                    agent,
+                    &format!(
+                        "rescue {}: {} files, {}",
+                        rescue.id, rescue.files, rescue.cause
+                    ),
+                ),
+                RescueOutcome::Failed { reason, .. } => {
+                    self.write(now, agent, &format!("rescue failed: {reason}"));
+                }
+                RescueOutcome::Nothing => {}
+            },
             Event::Imported { agent, outcome } => {
                 self.write(now, agent, &format!("import: {outcome:?}"));
             }

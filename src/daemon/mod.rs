@@ -14,6 +14,7 @@ mod error;
 mod gates;
 mod handle;
 mod house;
+mod keeping;
 mod lists;
 mod logbook;
 mod panes;
@@ -35,6 +36,7 @@ pub use error::DaemonError;
 pub use gates::{
     GateOrder, GateSetup, Gates, Known, LOGS_KEPT, Listener, LoggedRun, logged_runs, read_log,
 };
+pub use keeping::{Keeper, restored, worktrees};
 pub use lists::file_name as task_list_file;
 pub use paths::{AgentPaths, FleetPaths};
 pub use preflight::preflight;

@@ -12,7 +12,7 @@ use super::house::House;
 use crate::model::AgentId;
 
 /// One `tmux list-panes` each time, which takes some milliseconds.
-const LOOK_FOR_PANES: Duration = Duration::from_secs(5);
+const LOOK_FOR_PANES: Duration = Duration::from_secs(10);
 
 /// Opens the panes of agents whose containers run, until `end`.
 pub(super) async fn keep_panes(house: Arc<House>, driver: DriverHandle, end: CancellationToken) {

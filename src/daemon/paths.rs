@@ -23,6 +23,7 @@ use crate::model::AgentId;
 ///     socket/                /run/orchestrator/socket (read-only): hooks.sock
 ///     spool/                 /var/spool/orchestrator (read-write)
 ///     quarantine/            spool files that could not be read
+///   trash/                   checkouts that were put away, for a while
 /// ```
 #[derive(Clone, Debug)]
 pub struct FleetPaths {
@@ -70,6 +71,21 @@ impl FleetPaths {
 
     pub fn scratch(&self) -> PathBuf {
         self.root.join("scratch")
+    }
+
+    /// Everybody who has a directory here, configured or not, in the order of their names.
+    pub fn agents_on_disk(&self) -> Vec<AgentId> {
+        let entries = std::fs::read_dir(self.root.join("agents"));
+        let mut agents: Vec<AgentId> = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .map(AgentId::new)
+            .filter(|agent| *agent == AgentId::manager() || agent.worker_number().is_some())
+            .collect();
+        agents.sort_by_key(AgentId::worker_number);
+        agents
     }
 
     /// Everything of gates; `daemon/gates` knows what lies in it.

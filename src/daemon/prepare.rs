@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::closing::leave_no_network;
 use super::error::DaemonError;
 use super::gates::{GateSetup, Gates};
 use super::house::{House, PoolCell};
@@ -75,17 +76,29 @@ pub(super) async fn build_house(
         .await
         .map_err(DaemonError::prerequisite("reading the repository"))
     };
-    let (_, git) = tokio::try_join!(image_ready, git_ready)?;
-    options
-        .panes
-        .list()
-        .await
-        .map_err(DaemonError::prerequisite("reaching tmux"))?;
-    let network = options
-        .runtime
-        .ensure_network(&config.project)
-        .await
-        .map_err(DaemonError::prerequisite("creating the network"))?;
+    let panes_ready = async {
+        options
+            .panes
+            .list()
+            .await
+            .map_err(DaemonError::prerequisite("reaching tmux"))
+    };
+    let others_ready = async { tokio::try_join!(image_ready, git_ready, panes_ready) };
+    // The engine takes its time for the network's rules: meanwhile the rest.
+    let (others, network) = tokio::join!(
+        others_ready,
+        options.runtime.ensure_network(&config.project)
+    );
+    let (git, network) = match (others, network) {
+        (Ok((_, git, _)), Ok(network)) => (git, network),
+        (Err(error), network) => {
+            if network.is_ok() {
+                leave_no_network(&*options.runtime, &config.project).await;
+            }
+            return Err(error);
+        }
+        (_, Err(error)) => return Err(DaemonError::prerequisite("creating the network")(error)),
+    };
     let head = git
         .branch_head()
         .map_err(DaemonError::prerequisite("reading the branch"))?;
@@ -265,6 +278,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         maximum_backoff: config.restart.maximum_backoff,
         hung_after: config.restart.hung_after,
         stop_grace: config.stop_grace,
+        rescue_interval: config.rescue.interval,
         memory: format_size(config.container.memory),
         switch_at_percent: f64::from(config.credentials.switch_at),
         switch_back_percent: f64::from(config.credentials.switch_at.saturating_sub(10)),

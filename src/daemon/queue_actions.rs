@@ -1,11 +1,12 @@
 //! Actions on the task queue. They take about a millisecond, so the driver waits for them: what
 //! it decides next then already sees their result.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::claims::{self, Wish};
 use super::lists::TaskLists;
-use crate::coordination::{NewTask, Queue, Retry, TaskError};
+use crate::coordination::{NewTask, PreparedClaim, Queue, Retry, TaskError};
 use crate::model::{AgentId, AttemptNote, Incarnation, TaskContext, TaskId, TaskStatus, Timestamp};
 use crate::ports::ErrorKind;
 use crate::supervisor::{Action, Event, Fleet, QueueView};
@@ -55,6 +56,34 @@ impl QueueActions {
             view.candidates.insert(agent.clone(), ids);
         }
         view
+    }
+
+    /// Those of the claims that can be stored in one transaction of `database` with the decision
+    /// that asks for them. Not the manager's: its boxes are ticked first.
+    pub(super) fn prepare_claims(
+        &self,
+        now: Timestamp,
+        actions: &[Action],
+        database: &Path,
+    ) -> Vec<(AgentId, PreparedClaim)> {
+        if !self.queue.is_in(database) {
+            return Vec::new();
+        }
+        let prepare = |action: &Action| match action {
+            Action::Claim {
+                agent,
+                incarnation,
+                task,
+                purpose: _,
+            } if *agent != AgentId::manager() => {
+                let claim = self
+                    .queue
+                    .prepare_claim(task, agent, *incarnation, now, self.lease);
+                claim.map(|claim| (agent.clone(), claim))
+            }
+            _ => None,
+        };
+        actions.iter().filter_map(prepare).collect()
     }
 
     /// The events that follow, the queue's new view first.

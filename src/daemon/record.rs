@@ -15,10 +15,8 @@ pub(super) fn changes(
     after: &Fleet,
     also: Changes,
     actions: &[Action],
-    cause: &Cause,
 ) -> Option<Changes> {
     let mut changes = Changes { at, ..also };
-    changes.journal.extend(history(at, before, after, cause));
     for (id, agent) in &after.agents {
         if before.agents.get(id) != Some(agent) {
             let row = serde_json::to_string(agent).ok()?;
@@ -44,7 +42,7 @@ pub(super) fn changes(
 }
 
 /// Changes of state and of its reason, one line each.
-fn history(
+pub(super) fn history(
     at: Timestamp,
     before: &Fleet,
     after: &Fleet,

@@ -20,6 +20,7 @@ use super::error::DaemonError;
 use super::gates;
 use super::handle::{DriverHandle, INPUTS, Input};
 use super::house::House;
+use super::keeping::{Keeper, keep_tidy};
 use super::lists::TaskLists;
 use super::panes::keep_panes;
 use super::paths::FleetPaths;
@@ -122,11 +123,7 @@ async fn prepare(
     let store = SqliteStore::open(&paths.database())
         .map_err(DaemonError::prerequisite("opening the state"))?;
     let owner = owner_of_agents(&config);
-    let scripts = [("bring-up-to.sh", crate::worktree::sandbox::BRING_UP_TO)];
-    crate::hooks::install::install(&paths.tools(), None, &scripts).map_err(DaemonError::io(
-        "installing the hook helper in",
-        &paths.tools(),
-    ))?;
+    install_tools(&paths)?;
     let (house, remote_head) = build_house(config, pool, &options, paths, owner).await?;
     let queue = Queue::open(Arc::new(store.clone()) as Arc<dyn Store>)
         .await
@@ -140,6 +137,15 @@ async fn prepare(
         supervisor,
         options,
     })
+}
+
+/// The helper and the scripts that every instance has mounted.
+pub(super) fn install_tools(paths: &FleetPaths) -> Result<(), DaemonError> {
+    let scripts = [("bring-up-to.sh", crate::worktree::sandbox::BRING_UP_TO)];
+    crate::hooks::install::install(&paths.tools(), None, &scripts).map_err(DaemonError::io(
+        "installing the hook helper in",
+        &paths.tools(),
+    ))
 }
 
 fn make_directories(paths: &FleetPaths) -> Result<(), DaemonError> {
@@ -159,7 +165,7 @@ fn make_directories(paths: &FleetPaths) -> Result<(), DaemonError> {
 }
 
 /// Held until the process ends; the operating system lets go of it in any case.
-fn lock(paths: &FleetPaths) -> Result<fs::File, DaemonError> {
+pub(super) fn lock(paths: &FleetPaths) -> Result<fs::File, DaemonError> {
     let path = paths.lock();
     let file = fs::File::create(&path).map_err(DaemonError::io("creating", &path))?;
     match file.try_lock() {
@@ -201,6 +207,7 @@ impl Fleetrun {
             inputs,
             view,
             herald: Arc::new(Herald::new(about(&house))),
+            keeper: Arc::new(Keeper::of(&house)),
             queue: queue.clone(),
         };
         let end = CancellationToken::new();
@@ -339,6 +346,7 @@ fn start_watchers(
     tracker: &TaskTracker,
 ) -> Watchers {
     tracker.spawn(find_missed_ends(house.clone(), driver.clone(), end.clone()));
+    tracker.spawn(keep_tidy(driver.keeper.clone(), end.clone()));
     tracker.spawn(watch_disk(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(keep_panes(house.clone(), driver.clone(), end.clone()));
     tracker.spawn(pool::follow(house.clone(), driver.clone(), end.clone()));

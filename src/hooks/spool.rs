@@ -115,6 +115,10 @@ impl Spool {
 
     /// The directory and the names in it, in order; `None` when there is nothing.
     async fn open(&self) -> std::io::Result<Option<(OwnedFd, Vec<String>)>> {
+        // Nearly always: one look costs less than to have a thread look.
+        if is_empty(&self.directory) {
+            return Ok(None);
+        }
         let directory = self.directory.clone();
         tokio::task::spawn_blocking(move || open_blocking(&directory))
             .await
@@ -159,6 +163,20 @@ fn remove(directory: &OwnedFd, name: &str) {
             }
         }
         Err(error) => tracing::warn!(name, %error, "a spooled event cannot be removed"),
+    }
+}
+
+/// Nothing in it that the helper could have written; `false` where only a closer look can tell.
+fn is_empty(directory: &Path) -> bool {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, Mode::empty()) {
+        Ok(fd) => {
+            let here = |name: &CStr| matches!(name.to_bytes(), b"." | b"..");
+            Dir::new(fd).is_ok_and(|mut names| {
+                names.all(|entry| entry.is_ok_and(|entry| here(entry.file_name())))
+            })
+        }
+        Err(error) => error == Errno::NOENT,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::view::{Notice, TaskView};
-use super::{AgentId, CredentialId, Incarnation, SessionId, Timestamp};
+use super::{AgentId, CredentialId, Incarnation, KeptView, SessionId, Timestamp};
 
 /// How far a signal is trusted. A weak one never stops an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -151,6 +151,9 @@ pub struct Explanation {
     /// Crashes that count towards giving it up, and after how many that is.
     pub crashes: u32,
     pub crashes_allowed: u32,
+    /// How far its uncommitted work is kept.
+    #[serde(default)]
+    pub kept: KeptView,
     /// What people were told about it.
     pub notices: Vec<Notice>,
     /// Oldest first; as many as were asked for.

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod gate;
 pub mod hook;
 pub mod ids;
+pub mod kept;
 pub mod listing;
 pub mod receipt;
 pub mod request;
@@ -28,6 +29,9 @@ pub use gate::{GateCounts, GateEvent, GateOutcome, GateRecord, GateView, Running
 pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,
+};
+pub use kept::{
+    CleanedUp, KeptView, RescueCause, RescueContent, RescueNote, Restored, WorktreeView,
 };
 pub use receipt::{CommitNote, Missing, Receipt, SentBack};
 pub use request::{Ending, Reply, Request};

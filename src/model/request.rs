@@ -10,6 +10,8 @@ use super::{AgentId, CredentialId};
 pub enum Request {
     /// Stop the agent's container and start its next incarnation, with its conversation.
     Restart { agent: AgentId },
+    /// Copy the uncommitted work of this agent, or of all, into the store now.
+    Rescue { agent: Option<AgentId> },
     /// Ask the manager to plan now, whatever the cool-down says.
     Plan,
     /// Forget why a credential is not used (spent, refused, cooling): it may be tried again.

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, CommitId, CredentialId, CredentialView, Incarnation, ProjectId, Role, RunningGate,
-    SessionId, TaskId, Timestamp,
+    AgentId, CommitId, CredentialId, CredentialView, Incarnation, KeptView, ProjectId, Role,
+    RunningGate, SessionId, TaskId, Timestamp,
 };
 
 /// The whole fleet at one moment. `generation` grows with each published change.
@@ -80,6 +80,8 @@ pub struct AgentView {
     pub last_hook_at: Option<Timestamp>,
     #[serde(default)]
     pub signals: SignalsView,
+    #[serde(default)]
+    pub kept: KeptView,
 }
 
 /// What the start of an agent's present life showed of its Claude Code. Each signal is `unknown`,

@@ -251,6 +251,20 @@ pub trait Runtime: Send + Sync {
     /// All containers of the project, running or not.
     async fn list(&self, project: &ProjectId) -> PortResult<Vec<ObservedContainer>>;
 
+    /// The container of the agent's newest life, if that runs. As [`Runtime::list`] would say, where
+    /// an engine has no cheaper way to ask.
+    async fn newest_running(
+        &self,
+        project: &ProjectId,
+        agent: &AgentId,
+    ) -> PortResult<Option<ObservedContainer>> {
+        let all = self.list(project).await?;
+        Ok(all
+            .into_iter()
+            .filter(|container| container.running && container.agent == *agent)
+            .max_by_key(|container| container.incarnation))
+    }
+
     /// Measures a running container without running anything in it. `NotFound` when there is none
     /// of this name, or it has ended.
     async fn vitals(&self, name: &str) -> PortResult<Vitals>;

@@ -4,6 +4,8 @@
 //! subjects, may skip, is opaque, starts above 0; one record per append; `last` reads its own
 //! writes; a record is at most [`MAX_RECORD_BYTES`].
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
@@ -17,6 +19,15 @@ pub const MAX_RECORD_BYTES: usize = 256 * 1024;
 pub struct Record {
     pub seq: u64,
     pub subject: String,
+    pub data: Vec<u8>,
+}
+
+/// What `append_if` is told, for a transaction that holds more than the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    pub subject: String,
+    /// The sequence number of the subject's last record (0: it has none).
+    pub expected: u64,
     pub data: Vec<u8>,
 }
 
@@ -46,4 +57,11 @@ pub trait Store: Send + Sync {
 
     /// The last record of each subject that starts with `prefix`, by subject.
     async fn list(&self, prefix: &str) -> PortResult<Vec<Record>>;
+
+    /// Are its records in this database file, so that a transaction there can append them as well?
+    /// A store for several machines says no: then its appends and the rows of that file are written
+    /// one after the other.
+    fn is_in(&self, _database: &Path) -> bool {
+        false
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::{
     AgentId, AttemptNote, CallbackId, CommitId, CredentialId, Ending, HookAnswer, Incarnation,
-    SessionId, TaskId, TaskSource,
+    RescueCause, SessionId, TaskId, TaskSource,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,15 @@ pub enum Action {
         incarnation: Incarnation,
         after: Duration,
     },
-    /// → `Exited`, from the engine or from the effect, whichever comes first.
+    /// Copy its uncommitted work into the store: in its container, or in a throwaway one where that
+    /// is of no use. Before a launch it is done first. → `Rescued`
+    Rescue {
+        agent: AgentId,
+        incarnation: Incarnation,
+        cause: RescueCause,
+    },
+    /// Its uncommitted work is copied first, as far as that is possible in bounded time. → `Rescued`;
+    /// `Exited`, from the engine or from the effect, whichever comes first.
     StopContainer {
         agent: AgentId,
         incarnation: Incarnation,
@@ -116,7 +124,8 @@ pub enum Action {
     CreateTask(NewTask),
     /// Read all task lists again, from the manager's checkout and from the branch. → `QueueChanged`
     ReadTaskLists,
-    /// Take an agent's commits into the store, `after` a while if it goes on meanwhile. → `Imported`
+    /// Take an agent's commits into the store, `after` a while if it goes on meanwhile; what is not
+    /// committed is copied before. → `Rescued`, `Imported`
     Import {
         agent: AgentId,
         incarnation: Incarnation,

@@ -107,6 +107,7 @@ impl Supervisor {
             .map(|c| c.name.clone());
         let same = agent.incarnation == life && agent.container == name;
         agent.missing = false;
+        agent.rescuing.touch(now);
         // Whether it arrived is not known: it is lent again.
         if let Some(lending) = &mut agent.lease.lending {
             lending.sent = false;

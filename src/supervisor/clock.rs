@@ -56,6 +56,8 @@ fn agent_times(now: Timestamp, agent: &mut AgentState, policy: &Policy) {
     near(&mut agent.last_hook_at, now);
     near(&mut agent.leaving, now);
     agent.lease.bring_near(now);
+    let interval = policy.rescue_interval;
+    agent.rescuing.bring_near(now, interval, &agent.phase);
     for crash in &mut agent.crashes {
         *crash = (*crash).min(now);
     }

@@ -109,6 +109,12 @@ impl Evidence {
         self.still.as_ref().map(|still| still.since)
     }
 
+    /// Nothing has moved since then, the CPU included.
+    pub(super) fn stood_still_since(&self, at: Timestamp) -> bool {
+        let still = self.still.as_ref();
+        still.is_some_and(|still| still.since <= at && still.cpu_since <= at)
+    }
+
     /// Keeps `at` while a signal says the same.
     fn note(&mut self, signal: Signal, seen: Timestamp, grade: Grade, said: impl Into<String>) {
         let said = said.into();
@@ -367,6 +373,7 @@ pub(super) fn cause_of(event: &Event) -> Cause {
         Event::ClaimLost { task, .. } => (None, format!("the queue did not give it {task}")),
         Event::TaskFinished { task, .. } => (None, format!("the queue took the end of {task}")),
         Event::QueueChanged(_) => (None, "the queue changed".into()),
+        Event::Rescued { .. } => (None, "its uncommitted work was copied".into()),
         Event::Imported { .. } => (None, "its commits were taken".into()),
         Event::MergeFinished { .. } => (None, "a merge was done".into()),
         Event::StoreRecovered => (None, "the disk takes writes again".into()),
@@ -395,6 +402,7 @@ pub(super) fn cause_of(event: &Event) -> Cause {
 pub(super) fn asked(request: &Request) -> Cause {
     let text = match request {
         Request::Restart { .. } => "a restart was asked for",
+        Request::Rescue { .. } => "a snapshot was asked for",
         Request::Plan => "planning was asked for",
         Request::RetryCredential { .. } => "a credential may be tried again",
         Request::Fetch => "a fetch was asked for",

@@ -44,6 +44,7 @@ impl Supervisor {
             restarts: view.restarts,
             crashes: u32::try_from(crashes).unwrap_or(u32::MAX),
             crashes_allowed: self.policy.restart_burst,
+            kept: view.kept,
             notices: self.fleet.notices.iter().filter(about).cloned().collect(),
             history: Vec::new(),
         })
@@ -163,6 +164,10 @@ impl Supervisor {
         {
             let what = "nothing moved until then either: it counts as hung";
             all.push((since + self.policy.hung_after, what.to_owned()));
+        }
+        if let Some(at) = agent.rescuing.due() {
+            let what = "what it has not committed is copied, if anything moved";
+            all.push((at, what.to_owned()));
         }
         if agent.role == Role::Manager
             && let Some((at, _)) = self.planning_deadline()

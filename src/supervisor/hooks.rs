@@ -111,6 +111,9 @@ impl Supervisor {
         agent.last_hook = Some(fact_word(&report.fact).to_owned());
         agent.last_hook_at = Some(now);
         agent.evidence.hook(now, &report.fact);
+        // A spooled one may be older than what the agent has by now.
+        agent.lease.in_use |= !report.spooled && begins_a_turn(&report.fact);
+        agent.rescuing.hook(now, &report.fact);
         if !matches!(report.fact, HookFact::Notified { .. }) {
             agent.doubted = false;
             agent.free_looks = 0;
@@ -433,6 +436,18 @@ impl Supervisor {
         let there = agent.head.as_ref();
         (there != Some(wanted) && there != tip).then(|| wanted.clone())
     }
+}
+
+/// The next request comes after it.
+fn begins_a_turn(fact: &HookFact) -> bool {
+    matches!(
+        fact,
+        HookFact::PromptSubmitted { .. }
+            | HookFact::Stopped {
+                background_tasks: 0,
+                ..
+            }
+    )
 }
 
 fn fact_word(fact: &HookFact) -> &str {

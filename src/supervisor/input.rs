@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::evidence::Examination;
 use crate::model::view::TaskCounts;
 use crate::model::{
-    AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, Screen,
-    SessionNote, Task, TaskId, Timestamp, Windows,
+    AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, RescueNote,
+    Screen, SessionNote, Task, TaskId, Timestamp, Windows,
 };
 
 /// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
@@ -99,6 +99,9 @@ pub enum Event {
         incarnation: Incarnation,
         credential: CredentialId,
         reason: String,
+        /// From its next start on it can be had: an API key that its Claude Code has not been told to
+        /// accept.
+        restart: bool,
     },
     /// The access token of a login was renewed; its files are not written into instances yet.
     Refreshed {
@@ -125,6 +128,12 @@ pub enum Event {
     TaskFinished {
         agent: AgentId,
         task: TaskId,
+    },
+    /// A look at its uncommitted work that began then.
+    Rescued {
+        agent: AgentId,
+        began: Timestamp,
+        outcome: RescueOutcome,
     },
     Imported {
         agent: AgentId,
@@ -212,6 +221,20 @@ pub struct QueueView {
     pub open_worker_tasks: u32,
     /// Tasks ever created for workers; grows.
     pub created_worker_tasks: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RescueOutcome {
+    Taken {
+        rescue: RescueNote,
+    },
+    /// Everything was committed, or as in the newest snapshot.
+    Nothing,
+    /// It stays in the checkout.
+    Failed {
+        reason: String,
+        hint: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

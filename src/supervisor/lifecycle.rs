@@ -6,7 +6,7 @@ use super::action::{Action, ClaimFor};
 use super::canary::Signals;
 use super::input::Again;
 use super::screens::LOOK_AT_DIALOG;
-use super::state::{AfterStop, AgentState, FinishAs, Finishing, Phase};
+use super::state::{AfterStop, AgentState, FinishAs, Finishing, Fleet, Phase};
 use super::{Supervisor, texts, typed, with_jitter};
 use crate::model::{AgentId, AttemptEnd, Incarnation, Reply, Timestamp};
 
@@ -67,6 +67,7 @@ impl Supervisor {
         incarnation: Incarnation,
         reason: &str,
     ) {
+        self.rescue_before_launch(now, id);
         self.lend_for_launch(now, id);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
@@ -421,12 +422,7 @@ impl Supervisor {
             );
         }
         let Some(agent) = self.fleet.agents.get_mut(id) else {
-            let known: Vec<String> = self.fleet.agents.keys().map(ToString::to_string).collect();
-            return denied(
-                "UNKNOWN_AGENT",
-                format!("there is no agent `{id}`"),
-                Some(format!("agents: {}", known.join(", "))),
-            );
+            return unknown_agent(&self.fleet, id);
         };
         agent.crashes.clear();
         match agent.phase {
@@ -502,6 +498,15 @@ pub(super) fn finish_action(id: &AgentId, finishing: &Finishing) -> Action {
             past,
         },
     }
+}
+
+pub(super) fn unknown_agent(fleet: &Fleet, id: &AgentId) -> Reply {
+    let known: Vec<&str> = fleet.agents.keys().map(AgentId::as_str).collect();
+    denied(
+        "UNKNOWN_AGENT",
+        format!("there is no agent `{id}`"),
+        Some(format!("agents: {}", known.join(", "))),
+    )
 }
 
 pub(super) fn denied(code: &str, reason: String, hint: Option<String>) -> Reply {

@@ -37,6 +37,7 @@ mod policy;
 mod pool;
 mod proof;
 mod remote;
+mod rescue;
 mod screens;
 mod state;
 mod texts;
@@ -49,10 +50,12 @@ pub use canary::{Signals, Trust};
 pub use evidence::{Evidence, Examination, SessionSeen, TranscriptSeen, VitalsSeen};
 pub use input::{
     Again, Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
-    RemoteOutcome, SeenContainer,
+    RemoteOutcome, RescueOutcome, SeenContainer,
 };
 pub use policy::Policy;
+use pool::NotLent;
 pub use pool::{Lease, Lending, Pool, Standing};
+pub use rescue::Rescuing;
 pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
 
@@ -123,6 +126,7 @@ impl Supervisor {
         self.cause = evidence::asked(&request);
         let reply = match request {
             Request::Restart { agent } => self.request_restart(now, &agent),
+            Request::Rescue { agent } => self.request_rescue(now, agent.as_ref()),
             Request::Plan => self.request_plan(now),
             Request::Fetch => self.request_fetch(now),
             Request::RetryCredential { credential } => {
@@ -218,7 +222,11 @@ impl Supervisor {
                 incarnation,
                 credential,
                 reason,
-            } => self.on_lend_failed(now, &agent, incarnation, &credential, &reason),
+                restart,
+            } => {
+                let why = NotLent { reason, restart };
+                self.on_lend_failed(now, &agent, incarnation, &credential, &why);
+            }
             Event::Refreshed {
                 credential,
                 expires_at,
@@ -241,6 +249,11 @@ impl Supervisor {
                 self.on_claim_lost(now, &agent, &task, &reason);
             }
             Event::TaskFinished { agent, task } => self.on_task_finished(&agent, &task),
+            Event::Rescued {
+                agent,
+                began,
+                outcome,
+            } => self.on_rescued(now, &agent, began, outcome),
             Event::Imported { agent, outcome } => self.on_imported(now, &agent, outcome),
             Event::MergeFinished {
                 agent,
@@ -272,6 +285,7 @@ impl Supervisor {
             self.expire_imports(now);
             self.look_at_quiet_ones(now);
             self.examine_quiet_ones(now);
+            self.rescue_at_interval(now);
         }
         self.expire_remote(now);
         self.settle(now);
@@ -289,6 +303,7 @@ impl Supervisor {
             .chain(self.merging_deadlines())
             .chain(self.quiet_deadlines())
             .chain(self.examination_deadlines())
+            .chain(self.rescue_deadlines())
             .chain(self.planning_deadline())
             .chain(self.pool_deadlines())
             .min_by_key(|(at, _)| *at)
@@ -307,6 +322,7 @@ impl Supervisor {
         self.plan_if_needed(now);
         self.dispatch(now);
         self.plan_examinations(now);
+        self.plan_rescues(now);
         self.end_if_done(now);
     }
 

@@ -28,6 +28,8 @@ pub struct Policy {
     /// An agent at work of which nothing has moved for so long is restarted.
     pub hung_after: Duration,
     pub stop_grace: Duration,
+    /// How often the uncommitted work of an agent that works is copied.
+    pub rescue_interval: Duration,
     /// From container start to the SessionStart hook. Observed: 1.7 s; a loaded machine is slower.
     pub start_deadline: Duration,
     /// From paste to its UserPromptSubmit. Observed: 30 to 120 ms.
@@ -89,6 +91,7 @@ impl Default for Policy {
             maximum_backoff: Duration::from_secs(120),
             hung_after: Duration::from_secs(600),
             stop_grace: Duration::from_secs(20),
+            rescue_interval: Duration::from_secs(300),
             start_deadline: Duration::from_secs(120),
             receipt_deadline: Duration::from_secs(8),
             delivery_attempts: 4,

@@ -9,6 +9,7 @@ use super::action::ClaimFor;
 use super::canary::Signals;
 use super::evidence::Evidence;
 use super::pool::{Lease, Pool};
+use super::rescue::Rescuing;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
     AgentId, AttemptNote, CommitId, CredentialId, Ending, Incarnation, Role, SessionId, TaskId,
@@ -137,6 +138,8 @@ pub struct AgentState {
     /// What the start of its present life showed of its Claude Code.
     #[serde(default)]
     pub signals: Signals,
+    #[serde(default)]
+    pub rescuing: Rescuing,
 }
 
 /// A task this agent has claimed and is working on, or is about to.
@@ -556,6 +559,7 @@ impl AgentState {
             last_hook_at: None,
             evidence: Evidence::default(),
             signals: Signals::default(),
+            rescuing: Rescuing::default(),
         }
     }
 
@@ -579,6 +583,8 @@ impl AgentState {
         if self.phase.word() != phase.word() {
             self.since = now;
         }
+        let interrupted = self.held.as_ref().is_some_and(|held| held.interrupted);
+        self.rescuing.leaves(now, &self.phase, interrupted);
         self.look_at = (phase == Phase::Working).then(|| now + QUIET);
         self.phase = phase;
         self.reason = reason.into();

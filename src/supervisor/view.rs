@@ -100,6 +100,7 @@ impl Supervisor {
                 screen: agent.signals.screen.word().to_owned(),
                 session_file: agent.signals.note.word().to_owned(),
             },
+            kept: agent.rescuing.view(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use git2::Repository;
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 
 use super::Identity;
@@ -125,22 +126,33 @@ impl GitStore {
             .and_then(|()| borrow_from(&self.objects_directory()))
             .map_err(|cause| failed("write", &info, cause))?;
         self.configure(&git, spec)?;
-        let remote = remote_name(&self.branch);
-        for (name, commit) in [(&head_name(&spec.branch), &spec.base), (&remote, upstream)] {
-            let id = oid(commit)?.to_string();
-            Git::local(&git)
-                .args(["update-ref", "-m", "start", name, &id])
-                .run("setting up a checkout's branch")?;
-        }
-        Git::local(&git)
-            .args(["symbolic-ref", "refs/remotes/origin/HEAD", &remote])
-            .run("setting up a checkout's origin")?;
+        self.point(&git, spec, upstream)
+            .map_err(|cause| broken("could not set up a checkout's branches", cause))?;
         Git::local(&git)
             .work_tree(tree)
             .args(["reset", "--quiet", "--hard", "--no-recurse-submodules"])
             .run(&format!("checking out the files for {}", spec.agent))?;
         // From here on only the container uses it.
         borrow_from(&self.objects_inside()).map_err(|cause| failed("write", &info, cause))
+    }
+
+    /// Its branch, and where the shared one is. By libgit2, which is no process for each: nobody else
+    /// has been here yet.
+    fn point(
+        &self,
+        git: &Path,
+        spec: &CheckoutSpec,
+        upstream: &CommitId,
+    ) -> Result<(), git2::Error> {
+        let repository = Repository::open_bare(git)?;
+        let remote = remote_name(&self.branch);
+        for (name, commit) in [(&head_name(&spec.branch), &spec.base), (&remote, upstream)] {
+            let id = git2::Oid::from_str(commit.as_str())?;
+            repository.reference(name, id, true, "start")?;
+        }
+        let origin = "refs/remotes/origin/HEAD";
+        repository.reference_symbolic(origin, &remote, true, "start")?;
+        Ok(())
     }
 
     fn configure(&self, git: &Path, spec: &CheckoutSpec) -> PortResult<()> {

@@ -104,6 +104,25 @@ impl GitStore {
         }
     }
 
+    /// Opens a store that is there, for reading what its own references name: it knows neither remote
+    /// nor branch.
+    ///
+    /// Errors: `Broken` (`path` holds something else, or nothing).
+    pub fn open_for_reading(path: &Path) -> PortResult<Self> {
+        let store = Self {
+            path: path.to_owned(),
+            remote_url: String::new(),
+            branch: String::new(),
+            identity: Identity {
+                name: String::new(),
+                email: String::new(),
+            },
+            network: Mutex::new(()),
+        };
+        store.repository()?;
+        Ok(store)
+    }
+
     /// Fetches the branch if the store does not hold it yet (a new store, or a new `branch` in the
     /// configuration) and lets our own tip start where the remote is.
     fn complete(&self, progress: &dyn Fn(&str)) -> PortResult<()> {

@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 trait Stage: Send + Sync {
     fn panes(&self) -> &dyn Panes;
 
-    /// A command that shows `READY`, asks for bracketed paste, and records what it reads.
+    /// A command that shows `READY`, asks for bracketed paste, and shows and records what it reads.
     fn recorder(&self, agent: &AgentId) -> Vec<String>;
 
     /// Waits until the recorder shows `READY`.
@@ -146,7 +146,7 @@ impl Stage for RealStage {
 
     fn recorder(&self, agent: &AgentId) -> Vec<String> {
         let script =
-            "stty raw -echo; echo $$ >>\"$2\"; printf '\\033[?2004hREADY'; exec cat >>\"$1\"";
+            "stty raw -echo; echo $$ >>\"$2\"; printf '\\033[?2004hREADY'; exec tee -a \"$1\"";
         let path = |kind| self.file(agent, kind).display().to_string();
         [
             "sh",

@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::StreamExt as _;
 use orchestrator::model::{AgentId, CallbackId, Timestamp};
 use orchestrator::ports::store::MAX_RECORD_BYTES;
-use orchestrator::ports::{Appended, ErrorKind, Record, Store};
+use orchestrator::ports::{Append, Appended, ErrorKind, Record, Store};
 use orchestrator::store::sqlite::{
-    Changes, JournalEntry, SCHEMA_VERSION, SqliteOptions, SqliteStore, set_aside,
+    Changes, Committed, JournalEntry, SCHEMA_VERSION, SqliteOptions, SqliteStore, set_aside,
 };
 use orchestrator::testing::memory_store::MemoryStore;
 
@@ -553,6 +553,58 @@ async fn sqlite_compaction_keeps_the_last_record_of_each_subject() -> Result<()>
         Appended::Conflict
     );
     append(&store, "busy", seq, b"goes on").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_state_and_records_are_written_together_or_not_at_all() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("store.db");
+    let store = SqliteStore::open(&path)?;
+    let fleet = store.fleet_state();
+    ensure!(store.is_in(fleet.path()) && !MemoryStore::new().is_in(fleet.path()));
+    let first = append(&store, "task/1", 0, b"1").await?;
+    let changes = |value: &str| Changes {
+        meta: vec![("k".into(), value.into())],
+        callbacks: vec![(CallbackId::new(value), AgentId::worker(1), "\"a\"".into())],
+        ..Changes::default()
+    };
+    let record = |subject: &str, expected, data: &[u8]| Append {
+        subject: subject.into(),
+        expected,
+        data: data.to_vec(),
+    };
+    let mut watched = store.watch(first).await?;
+    let both = vec![record("task/1", first, b"2"), record("task/2", 0, b"new")];
+    let Committed::All(numbers) = fleet.commit_with(changes("together"), both).await? else {
+        bail!("nothing was in the way");
+    };
+    for (number, data) in numbers.iter().zip([b"2".as_slice(), b"new"]) {
+        let record = watched.next().await.context("a record")??;
+        assert_eq!((record.seq, record.data.as_slice()), (*number, data));
+    }
+    let before = store.read(0, 100).await?;
+    let large = vec![0; MAX_RECORD_BYTES + 1];
+    for appends in [
+        // One of two was overtaken; the first alone would do.
+        vec![
+            record("task/3", 0, b"new"),
+            record("task/1", first, b"late"),
+        ],
+        vec![record("task/3", 0, &large)],
+    ] {
+        let committed = fleet.commit_with(changes("refused"), appends).await?;
+        assert_eq!(committed, Committed::Nothing);
+    }
+    drop((watched, fleet, store));
+    let store = SqliteStore::open(&path)?;
+    let fleet = store.fleet_state();
+    assert_eq!(store.read(0, 100).await?, before);
+    assert_eq!(fleet.load().await?.meta["k"], "together");
+    for (id, found) in [("together", true), ("refused", false)] {
+        let answer = fleet.callback(&CallbackId::new(id)).await?;
+        assert_eq!(answer.is_some(), found, "{id}");
+    }
     Ok(())
 }
 

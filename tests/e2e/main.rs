@@ -26,6 +26,7 @@ mod lists;
 mod memory;
 mod outside;
 mod repair;
+mod rescue;
 mod texts;
 mod typed;
 mod upgrade;

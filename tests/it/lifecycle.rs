@@ -106,6 +106,55 @@ async fn a_task_is_done_merged_pushed_and_ticked_and_the_next_is_the_answer() ->
     running.end(Ending::Stop).await
 }
 
+/// Behind the supervisor's back, as another process of several on one store would: its view of the
+/// queue is old from then on.
+fn cancel_behind_its_back(place: &Place, words: &str) -> Result<()> {
+    let store = rusqlite::Connection::open(place.paths().database())?;
+    let (subject, data): (String, Vec<u8>) = store.query_row(
+        "SELECT r.subject, r.data FROM heads h JOIN records r ON r.seq = h.seq \
+         WHERE instr(CAST(r.data AS TEXT), ?1) > 0",
+        [words],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let mut task: Value = serde_json::from_slice(&data)?;
+    task["status"] = json!("cancelled");
+    task["operation"] = json!("somebody else");
+    let both = store.unchecked_transaction()?;
+    both.execute(
+        "INSERT INTO records(subject, data) VALUES (?1, ?2)",
+        (&subject, task.to_string().into_bytes()),
+    )?;
+    both.execute(
+        "UPDATE heads SET seq = ?1 WHERE subject = ?2",
+        (both.last_insert_rowid(), &subject),
+    )?;
+    Ok(both.commit()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_overtaken_takes_nothing_of_its_decision_along() -> Result<()> {
+    let place = place()?;
+    let running = place.start().await?;
+    let worker = AgentId::worker(1);
+    let life = working(&place, &running).await?;
+    place.commit(&worker, "one.txt", "one\n")?;
+    cancel_behind_its_back(&place, "second thing")?;
+    let (status, answer) = place
+        .hook(&worker, life, &new_id(), &stop("done one"))
+        .await?;
+    ensure!(status == 204, "{status} {answer}");
+    running
+        .until_view("one done, one cancelled", |view| {
+            view.tasks.done == 1 && view.tasks.cancelled == 1
+        })
+        .await?;
+    let view = running
+        .until_agent(&worker, "idle", |a| a.state == "idle")
+        .await?;
+    ensure!(view.tasks_done == 1 && view.task.is_none(), "{view:?}");
+    running.end(Ending::Stop).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_supervisor_adopts_and_takes_what_was_spooled_meanwhile() -> Result<()> {
     let place = place()?;

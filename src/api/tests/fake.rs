@@ -1,12 +1,15 @@
 //! A fleet that is not there: answers as told, remembers what was asked.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::control::{ControlError, ControlPort, Reply, Request, StatusReport};
+use crate::control::{
+    CleanUp, ControlError, ControlPort, KeepingPort, Refusal, Reply, Request, StatusReport,
+};
 use crate::coordination::rules::{self, Claimant};
 use crate::coordination::view::View;
 use crate::coordination::{NewTask, Retry};
@@ -17,8 +20,9 @@ use crate::model::view::{
     UsageView,
 };
 use crate::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Cause, Explanation, Grade, HookAnswer, HookReport,
-    Incarnation, Role, Signal, TaskContext, TaskId, TaskSource, Timestamp,
+    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, Explanation, Grade, HookAnswer,
+    HookReport, Incarnation, LeftOut, RescueContent, RescueView, Restored, Role, Signal,
+    TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
 };
 
 pub(crate) struct FakeControl {
@@ -110,6 +114,93 @@ impl ControlPort for FakeControl {
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
+    }
+
+    fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {
+        Some(Arc::new(FakeKeeping))
+    }
+}
+
+/// One snapshot of worker 1; nothing may be put away without force.
+struct FakeKeeping;
+
+impl FakeKeeping {
+    fn find(id: &str) -> Result<RescueView, Refusal> {
+        let one = rescue();
+        if one.id.starts_with(id) {
+            return Ok(one);
+        }
+        Err(Refusal {
+            code: "UNKNOWN_RESCUE",
+            reason: format!("there is no snapshot {id:?}"),
+            hint: None,
+        })
+    }
+}
+
+#[async_trait]
+impl KeepingPort for FakeKeeping {
+    async fn rescues(&self, agent: Option<AgentId>) -> Result<Vec<RescueView>, Refusal> {
+        let mut all = vec![rescue()];
+        all.retain(|one| agent.as_ref().is_none_or(|id| one.agent == *id));
+        Ok(all)
+    }
+
+    async fn rescue(&self, id: String) -> Result<RescueContent, Refusal> {
+        Ok(RescueContent {
+            rescue: Self::find(&id)?,
+            files: Vec::new(),
+        })
+    }
+
+    async fn restore(&self, id: String, into: PathBuf) -> Result<Restored, Refusal> {
+        Ok(Restored {
+            rescue: Self::find(&id)?,
+            directory: into.display().to_string(),
+            files: 1,
+            staged: 0,
+            extras: 0,
+            deleted: Vec::new(),
+            left_out: Vec::new(),
+        })
+    }
+
+    async fn worktrees(&self) -> Result<Vec<WorktreeView>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn clean_up(&self, agent: AgentId, how: CleanUp) -> Result<CleanedUp, Refusal> {
+        if how == CleanUp::IfKept {
+            return Err(Refusal {
+                code: "NOT_KEPT",
+                reason: "a file is nowhere else".into(),
+                hint: None,
+            });
+        }
+        Ok(CleanedUp {
+            agent,
+            trash: (how == CleanUp::Force).then(|| "1-checkout".into()),
+            until: None,
+            rescue: None,
+            only_here: vec!["file a".into()],
+        })
+    }
+}
+
+pub(crate) fn rescue() -> RescueView {
+    RescueView {
+        id: "3f2a9c01d4e5".into(),
+        agent: AgentId::worker(1),
+        at: Timestamp(NOW.0 - 125_000),
+        cause: "before a stop".into(),
+        commit: "3f2a9c01d4e5f60718293a4b5c6d7e8f90a1b2c3".into(),
+        reference: "refs/orchestrator/rescue/worker-1/1767322920000-3f2a9c01d4e5".into(),
+        head: Some("0123456789abcdef0123456789abcdef01234567".into()),
+        files: 3,
+        left_out: vec![LeftOut {
+            path: "build/huge.bin".into(),
+            why: "larger than 104857600 bytes".into(),
+        }],
     }
 }
 
@@ -324,6 +415,7 @@ pub(crate) fn why() -> Explanation {
         restarts: 1,
         crashes: 1,
         crashes_allowed: 5,
+        kept: crate::model::KeptView::default(),
         notices: vec![Notice {
             at: ago(120),
             agent: Some(AgentId::worker(1)),
@@ -378,5 +470,6 @@ fn agent(id: AgentId, state: &str, reason: &str, seconds: i64) -> AgentView {
         last_hook: None,
         last_hook_at: None,
         signals: crate::model::view::SignalsView::default(),
+        kept: crate::model::KeptView::default(),
     }
 }

@@ -248,6 +248,72 @@ async fn an_agent_is_explained_with_as_much_history_as_asked_for() {
 }
 
 #[tokio::test]
+async fn snapshots_are_listed_shown_taken_and_written_out() {
+    let served = Served::start().await;
+    let get = |path: &'static str| served.send(Method::GET, path);
+    let all: Value = get("/api/v1/rescues").await.json().await.unwrap();
+    assert_eq!(all, json!([fake::rescue()]));
+    let none: Value = get("/api/rescues?agent=worker-2")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(none, json!([]));
+    let one: Value = get("/api/rescues/3f2a").await.json().await.unwrap();
+    assert_eq!(
+        (&one["files"], &one["agent"]),
+        (&json!([]), &json!("worker-1"))
+    );
+    for (path, status, code) in [
+        ("/api/rescues/ffff", 404, "UNKNOWN_RESCUE"),
+        ("/api/rescues/..%2F..%2Fetc", 404, "UNKNOWN_RESCUE"),
+        ("/api/rescues?since=1", 400, "BAD_REQUEST"),
+    ] {
+        assert_eq!(problem(get(path).await, status).await, code, "{path}");
+    }
+    let post = |path: &str, body: Value| served.request(Method::POST, path).json(&body).send();
+    let taken = post("/api/v1/rescues", json!({"agent": "worker-1"})).await;
+    assert_eq!(taken.unwrap().status(), 202);
+    let agent = Some("worker-1".into());
+    assert_eq!(served.control.take_asked(), [Request::Rescue { agent }]);
+    let path = "/api/v1/rescues/3f2a/restore";
+    let written = post(path, json!({"into": "/tmp/new"})).await.unwrap();
+    let written: Value = written.json().await.unwrap();
+    assert_eq!(written["directory"], "/tmp/new");
+    let relative = post(path, json!({"into": "new"})).await.unwrap();
+    assert_eq!(problem(relative, 400).await, "BAD_REQUEST");
+}
+
+#[tokio::test]
+async fn checkouts_are_put_away_as_far_as_was_asked() {
+    let served = Served::start().await;
+    let all: Value = served
+        .send(Method::GET, "/api/v1/worktrees")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(all, json!([]));
+    let path = "/api/v1/worktrees/worker-2/cleanup";
+    let post = |body: Value| served.request(Method::POST, path).json(&body).send();
+    let refused = post(json!({})).await.unwrap();
+    assert_eq!(problem(refused, 409).await, "NOT_KEPT");
+    let tried: Value = post(json!({"dry_run": true, "force": true}))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        (&tried["trash"], &tried["only_here"]),
+        (&Value::Null, &json!(["file a"]))
+    );
+    let forced = post(json!({"force": true})).await.unwrap();
+    let forced: Value = forced.json().await.unwrap();
+    assert_eq!(forced["trash"], "1-checkout");
+}
+
+#[tokio::test]
 async fn refusals_and_failures_of_the_supervisor_have_their_codes() {
     let served = Served::start().await;
     let denied = |code: &str| {

@@ -7,8 +7,8 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 use super::Look;
 use super::format::{age, count, safe};
 use crate::cli::output;
-use crate::model::Timestamp;
 use crate::model::explain::{Cause, Explanation, Grade, Signal, SignalView};
+use crate::model::{KeptView, Timestamp};
 
 pub(super) fn explanation(why: &Explanation, look: &Look) -> String {
     let mut text = String::new();
@@ -62,11 +62,36 @@ fn head(text: &mut String, why: &Explanation, look: &Look) {
     if let Some(credential) = &why.credential {
         line(text, "credential", &safe(credential.as_str()));
     }
+    if let Some(kept) = kept(&why.kept, look) {
+        line(text, "kept", &kept);
+    }
     let crashes = format!(
         "{}; crashes that count now: {} of {} allowed",
         why.restarts, why.crashes, why.crashes_allowed
     );
     line(text, "restarts", &crashes);
+}
+
+/// The newest copy of its uncommitted work.
+fn kept(kept: &KeptView, look: &Look) -> Option<String> {
+    let ago = |at: Timestamp| age(look.now.since(at));
+    if let Some(problem) = &kept.problem {
+        return Some(format!(
+            "its uncommitted work could not be copied: {}",
+            safe(problem)
+        ));
+    }
+    match (&kept.last, kept.kept_at) {
+        (Some(last), _) => Some(format!(
+            "uncommitted work: {} files {} ago, {} (`orchestrator rescue show {}`)",
+            last.files,
+            ago(last.at),
+            safe(&last.cause),
+            safe(&last.id)
+        )),
+        (None, Some(at)) => Some(format!("everything was committed {} ago", ago(at))),
+        (None, None) => None,
+    }
 }
 
 fn line(text: &mut String, name: &str, what: &str) {
@@ -92,7 +117,7 @@ fn signals(why: &Explanation, look: &Look) -> String {
             Cell::new(said),
         ]);
     }
-    lines(&table)
+    output::lines(&table)
 }
 
 fn grade(view: &SignalView) -> Cell {
@@ -158,7 +183,7 @@ pub(super) fn history(why: &Explanation, look: &Look) -> String {
     let rest = if why.history.is_empty() {
         "  nothing is known any more\n".to_owned()
     } else {
-        lines(&table)
+        output::lines(&table)
     };
     format!("\nhistory, oldest first\n{rest}")
 }
@@ -179,12 +204,6 @@ fn because(cause: &Cause) -> String {
 
 fn table(look: &Look, header: &[&str]) -> Table {
     output::table(look.columns, look.colour, header)
-}
-
-fn lines(table: &Table) -> String {
-    let text = table.to_string();
-    let lines = text.lines().map(str::trim_end);
-    lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn right(text: String) -> Cell {

@@ -9,6 +9,7 @@ use clap::Args;
 use super::Exit;
 use super::context::Context;
 use super::error::Result;
+use super::format::now;
 use super::output::{self, Colour};
 use crate::model::Timestamp;
 use crate::model::view::FleetView;
@@ -56,10 +57,6 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit> {
         output::data(&render(&view, look))?;
     }
     Ok(Exit::Done)
-}
-
-fn now() -> Timestamp {
-    Timestamp(jiff::Timestamp::now().as_millisecond())
 }
 
 /// The table and what belongs below it.

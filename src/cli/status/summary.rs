@@ -30,6 +30,7 @@ pub(super) fn foot(view: &FleetView, now: Timestamp) -> String {
     let mut text = String::new();
     counts(&mut text, view);
     let _ = writeln!(text, "planning    {}", planning(&view.planning, now));
+    kept(&mut text, view, now);
     if let Some(disk) = &view.disk {
         let mib = |bytes| bytes / (1 << 20);
         let _ = writeln!(
@@ -81,6 +82,23 @@ fn counts(text: &mut String, view: &FleetView) {
         (false, Some(problem)) => format!("merged commits wait: {}", safe(problem)),
     };
     let _ = writeln!(text, "push        {push}");
+}
+
+/// The newest copies of uncommitted work, if there are any.
+fn kept(text: &mut String, view: &FleetView, now: Timestamp) {
+    let with_one = view.agents.iter().filter_map(|agent| {
+        let last = agent.kept.last.as_ref()?;
+        let ago = age(now.since(last.at));
+        Some(format!("{} {} files {ago} ago", agent.id, last.files))
+    });
+    let all: Vec<String> = with_one.collect();
+    if !all.is_empty() {
+        let _ = writeln!(
+            text,
+            "kept        uncommitted work: {} (`orchestrator rescue list`)",
+            all.join(", ")
+        );
+    }
 }
 
 fn planning(planning: &PlanningView, now: Timestamp) -> String {

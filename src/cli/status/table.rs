@@ -31,9 +31,7 @@ pub(super) fn agents(view: &FleetView, look: Look) -> String {
     for agent in &view.agents {
         table.add_row(row(view, agent, look));
     }
-    let text = table.to_string();
-    let lines = text.lines().map(str::trim_end);
-    lines.fold(String::new(), |text, line| text + line + "\n")
+    output::lines(&table)
 }
 
 fn row(view: &FleetView, agent: &AgentView, look: Look) -> Vec<Cell> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -13,9 +13,9 @@ use crate::ports::ContainerSpec;
 use crate::runtime::docker::compose::compose_json;
 
 /// One writer at a time: agents are launched side by side.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ComposeFile {
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl ComposeFile {

@@ -5,14 +5,15 @@ use std::time::Duration;
 use super::Shared;
 use crate::claude::launch::WORKSPACE;
 use crate::claude::{prompt, screen};
-use crate::model::{AgentId, CommitId, Incarnation, Screen};
+use crate::model::{AgentId, CommitId, Incarnation, RescueCause, Screen};
 use crate::ports::PortResult;
 use crate::ports::runtime::container_name;
 use crate::supervisor::Event;
 use crate::worktree::sandbox;
 
-/// For the screen to show the cleared line.
+/// For the screen to show the cleared line, and how often it is looked at.
 const CLEARED: Duration = Duration::from_millis(200);
+const LOOKS_AT_CLEARED: u32 = 10;
 
 impl Shared {
     pub(super) async fn check_screen(&self, agent: AgentId, incarnation: Incarnation) {
@@ -48,6 +49,7 @@ impl Shared {
         clear: bool,
     ) {
         if let Some(target) = bring_up_to {
+            self.rescue(&agent, incarnation, RescueCause::BringUp).await;
             self.bring_up(&agent, incarnation, &target).await;
         }
         let event = match self.try_paste(&agent, text, clear).await {
@@ -72,16 +74,19 @@ impl Shared {
         text: &str,
         clear: bool,
     ) -> PortResult<Option<Screen>> {
-        self.house
-            .panes
-            .ensure(agent, &self.house.view_of(agent))
-            .await?;
-        match self.look(agent).await? {
+        // It was there a moment ago, when it was looked at.
+        let screen = if let Ok(screen) = self.look(agent).await {
+            screen
+        } else {
+            let view = self.house.view_of(agent);
+            self.house.panes.ensure(agent, &view).await?;
+            self.look(agent).await?
+        };
+        match screen {
             Screen::Ready => {}
             Screen::Draft if clear => {
                 self.house.panes.keys(agent, &["C-u"]).await?;
-                tokio::time::sleep(CLEARED).await;
-                let now = self.look(agent).await?;
+                let now = self.look_at_cleared(agent).await?;
                 if now != Screen::Ready {
                     return Ok(Some(now));
                 }
@@ -90,6 +95,18 @@ impl Shared {
         }
         self.house.panes.paste(agent, &prompt::wrap(text)).await?;
         Ok(None)
+    }
+
+    async fn look_at_cleared(&self, agent: &AgentId) -> PortResult<Screen> {
+        let mut seen = Screen::Draft;
+        for _ in 0..LOOKS_AT_CLEARED {
+            tokio::time::sleep(CLEARED).await;
+            seen = self.look(agent).await?;
+            if seen != Screen::Draft {
+                break;
+            }
+        }
+        Ok(seen)
     }
 
     /// The checkout of an idle agent, brought up to the branch where that touches nothing of its own.

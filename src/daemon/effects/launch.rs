@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use crate::claude::launch as claude_launch;
 use crate::daemon::house::House;
-use crate::model::{AgentId, CredentialId, Incarnation, SessionId};
+use crate::model::{AgentId, CredentialId, Incarnation, RescueCause, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
 use crate::runtime::labels;
 use crate::supervisor::{Again, Event};
 use crate::worktree::{CheckoutSpec, GitStore, Identity};
+
+/// Before it there was none, so nobody has to be asked.
+const FIRST_LIFE: Incarnation = Incarnation(1);
 
 impl Shared {
     pub(super) async fn launch(
@@ -99,10 +102,8 @@ impl Shared {
             tracing::info!(%agent, %session, there, "the conversation is taken up by its transcript");
         }
         let spec = container_spec(&self.house, agent, incarnation, session, there);
-        if let Err(error) = self.compose.put(&self.house, &spec) {
-            tracing::warn!(%agent, %error, "the Compose file was not written");
-        }
         let seen = self.house.runtime.start(&spec).await?;
+        self.note_in_compose_file(agent, spec).await;
         self.remove_containers(&earlier).await;
         Ok(Launched {
             running: seen.running,
@@ -110,6 +111,15 @@ impl Shared {
             out_of_memory: seen.starved(),
             container: seen.name,
         })
+    }
+
+    /// Not before the start, which would wait for the disk.
+    async fn note_in_compose_file(&self, agent: &AgentId, spec: ContainerSpec) {
+        let (house, file) = (self.house.clone(), self.compose.clone());
+        let written = tokio::task::spawn_blocking(move || file.put(&house, &spec)).await;
+        if let Err(error) = written.unwrap_or_else(|error| Err(error.into())) {
+            tracing::warn!(%agent, %error, "the Compose file was not written");
+        }
     }
 
     async fn ensure_checkout(&self, agent: &AgentId) -> PortResult<()> {
@@ -136,6 +146,9 @@ impl Shared {
         agent: &AgentId,
         incarnation: Incarnation,
     ) -> PortResult<Vec<String>> {
+        if incarnation <= FIRST_LIFE {
+            return Ok(Vec::new());
+        }
         let all = self.house.runtime.list(&self.house.config.project).await?;
         let mut earlier = Vec::new();
         for old in all {
@@ -143,6 +156,7 @@ impl Shared {
                 if old.running {
                     tracing::warn!(name = old.name, "an earlier life still ran; it is stopped");
                     let grace = self.house.config.stop_grace;
+                    self.rescue(agent, old.incarnation, RescueCause::Stop).await;
                     self.house.runtime.stop(&old.name, grace).await?;
                 }
                 earlier.push(old.name);

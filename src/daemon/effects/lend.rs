@@ -41,6 +41,8 @@ impl Shared {
                 agent,
                 incarnation,
                 credential: id,
+                // Nothing but a key that is not approved is refused.
+                restart: error.kind == ErrorKind::Refused,
                 reason: error.chain(),
             },
         };
@@ -99,8 +101,7 @@ impl Shared {
             "{} holds a new API key, which {agent} can use from its next start on",
             credential.id
         );
-        let hint = format!("orchestrator restart {agent}");
-        Err(PortError::new(ErrorKind::Refused, text).hint(hint))
+        Err(PortError::new(ErrorKind::Refused, text))
     }
 
     fn readings(&self, agent: &AgentId) -> u64 {

@@ -1,7 +1,8 @@
 //! DOES: an action becomes calls on the ports, and its result an event.
 //!
 //! Actions of one agent run in order, different agents side by side; merges have one queue, pushes
-//! and fetches another, so that a remote that hangs holds up no merge. A stop and a look at the screen wait for nobody.
+//! and fetches another, so that a remote that hangs holds up no merge. A stop, a look at the screen and a
+//! snapshot at an interval wait for nobody; a snapshot before a launch is done before it.
 
 mod compose;
 mod deliver;
@@ -10,6 +11,7 @@ mod instance;
 mod launch;
 mod lend;
 mod refs;
+mod rescue;
 mod session;
 
 pub(super) use launch::settings_hash;
@@ -25,9 +27,10 @@ use tokio_util::task::TaskTracker;
 use super::doors::Doors;
 use super::handle::{DriverHandle, Input};
 use super::house::House;
+use super::keeping::Keeper;
 use super::lists::TaskLists;
 use super::usage::TokenCounts;
-use crate::model::{AgentId, CredentialId, Incarnation};
+use crate::model::{AgentId, CredentialId, Incarnation, RescueCause};
 use crate::ports::{ObservedContainer, PortResult};
 use crate::supervisor::{Action, Event, Inventory, SeenContainer};
 
@@ -53,6 +56,7 @@ pub(super) struct Shared {
     pub(super) driver: DriverHandle,
     pub(super) doors: Doors,
     pub(super) lists: TaskLists,
+    keeper: Arc<Keeper>,
     turns: Turns,
     /// Held from a move of the branch until the driver is told, so that it hears of moves in order.
     branch: tokio::sync::Mutex<()>,
@@ -90,11 +94,13 @@ impl Effects {
         lists: TaskLists,
         tracker: TaskTracker,
     ) -> Self {
+        let keeper = driver.keeper.clone();
         let shared = Arc::new(Shared {
             house,
             driver,
             doors,
             lists,
+            keeper,
             turns: Turns::default(),
             branch: tokio::sync::Mutex::default(),
             compose: compose::ComposeFile::default(),
@@ -143,6 +149,11 @@ impl Effects {
             | Action::Paste { agent, .. }
             | Action::Lend { agent, .. }
             | Action::CloseDialog { agent, .. }
+            | Action::Rescue {
+                agent,
+                cause: RescueCause::Death,
+                ..
+            }
             | Action::Import { agent, .. } => self.lane_of(&agent.clone()),
             _ => {
                 let shared = self.shared.clone();
@@ -228,6 +239,11 @@ impl Shared {
                 }
                 self.check_session(agent, incarnation).await;
             }
+            Action::Rescue {
+                agent,
+                incarnation,
+                cause,
+            } => self.rescue(&agent, incarnation, cause).await,
             Action::StopContainer {
                 agent,
                 incarnation,
@@ -339,6 +355,7 @@ impl Shared {
         let turn = self.turns.of(&agent);
         let mut stopped = turn.lock().await;
         *stopped = (*stopped).max(Some(incarnation));
+        self.rescue(&agent, incarnation, RescueCause::Stop).await;
         if let Err(error) = self.house.runtime.stop(&name, grace).await {
             let text = format!("its container could not be stopped: {}", error.chain());
             let hint = error.hint;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shared;
 use crate::claude::launch::WORKSPACE;
 use crate::daemon::handle::Input;
-use crate::model::{AgentId, CommitId, Incarnation, SessionId};
+use crate::model::{AgentId, CommitId, Incarnation, RescueCause, SessionId};
 use crate::ports::runtime::container_name;
 use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
 use crate::supervisor::{Event, ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome};
@@ -59,6 +59,9 @@ impl Shared {
             .in_sandbox(agent, incarnation, &sandbox::inspect(WORKSPACE))
             .await?;
         let tree = sandbox::parse_inspect(&succeeded(seen, "git status")?.stdout)?;
+        if !tree.is_clean() {
+            self.rescue(agent, incarnation, RescueCause::TurnEnd).await;
+        }
         let head = match (head, tree.head.clone()) {
             (Some(told), _) => told,
             (None, Some(found)) => found,
@@ -69,19 +72,24 @@ impl Shared {
                 ));
             }
         };
-        let id = agent.clone();
+        let (id, wanted) = (agent.clone(), head.clone());
         let known = super::super::blocking(&self.house.git, move |git| {
+            if git.contains(&wanted)? {
+                return Ok(None);
+            }
             let mut known = vec![git.branch_head()?];
             known.extend(git.worker_head(&id)?);
-            Ok(known)
+            Ok(Some(known))
         })
         .await?;
-        let export = sandbox::export(WORKSPACE, Some(&head), &known, BUNDLE_LIMIT);
-        let bundle = succeeded(
-            self.in_sandbox(agent, incarnation, &export).await?,
-            "git bundle",
-        )?
-        .stdout;
+        // A turn that made no commit: there is nothing to fetch from the sandbox.
+        let bundle = if let Some(known) = known {
+            let export = sandbox::export(WORKSPACE, Some(&head), &known, BUNDLE_LIMIT);
+            let output = self.in_sandbox(agent, incarnation, &export).await?;
+            succeeded(output, "git bundle")?.stdout
+        } else {
+            Vec::new()
+        };
         let (id, expected) = (agent.clone(), head.clone());
         super::super::blocking(&self.house.git, move |git| {
             git.import_bundle(

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, StartContainerOptions,
@@ -17,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::REQUEST_DEADLINE;
 use super::error::{classify, is_status, outcome_is_unknown};
 use super::spec::engine_body;
-use crate::model::ProjectId;
+use crate::model::{AgentId, ProjectId};
 use crate::ports::{ContainerSpec, ErrorKind, ObservedContainer, PortError, PortResult};
 use crate::runtime::labels;
 
@@ -64,20 +66,15 @@ pub(super) async fn start(docker: &Docker, spec: &ContainerSpec) -> PortResult<O
     }
 }
 
+/// Made at once: nearly always there is none yet, and where there is, the name says so.
 async fn ensure_created(docker: &Docker, spec: &ContainerSpec, name: &str) -> PortResult<Seen> {
-    if let Some(seen) = inspect_ours(docker, spec, name).await? {
-        return Ok(seen);
-    }
     let attempt = format!("creating container {name}");
     let options = CreateContainerOptionsBuilder::new().name(name).build();
     let created = docker
         .create_container(Some(options), engine_body(spec))
         .await;
     if let Err(error) = created {
-        let lost_a_race = is_status(&error, 409);
-        if !lost_a_race && !outcome_is_unknown(&error) {
-            return Err(classify(&attempt, error));
-        }
+        // It was there already, or the engine made it and could not say so.
         return match inspect_ours(docker, spec, name).await? {
             Some(seen) => Ok(seen),
             None => Err(classify(&attempt, error)),
@@ -173,7 +170,8 @@ fn running_hint(error: PortError, name: &str) -> PortError {
     error
 }
 
-/// `Runtime::list`. Only a full look tells why a container has ended, so each is inspected.
+/// `Runtime::list`. Only a full look tells why a container has ended, so each of those is inspected;
+/// of one that runs the list says enough.
 pub(super) async fn list(
     docker: &Docker,
     project: &ProjectId,
@@ -193,15 +191,63 @@ pub(super) async fn list(
         .list_containers(Some(options))
         .await
         .map_err(|error| classify(&format!("listing the containers of {project}"), error))?;
-    let ids = found.into_iter().filter_map(|summary| summary.id);
+    let (running, others): (Vec<_>, Vec<_>) = found.into_iter().partition(runs);
+    let ids = others.into_iter().filter_map(|summary| summary.id);
     let mut containers: Vec<ObservedContainer> = futures_util::stream::iter(ids)
         .map(|id| async move { inspect(docker, &id).await })
         .buffer_unordered(PARALLEL_INSPECTIONS)
         .try_filter_map(|seen| async move { Ok(seen.map(|seen| seen.observed)) })
         .try_collect()
         .await?;
+    containers.extend(running.into_iter().filter_map(running_one));
     containers.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(containers)
+}
+
+fn runs(found: &ContainerSummary) -> bool {
+    found.state == Some(ContainerSummaryStateEnum::RUNNING)
+}
+
+/// `Runtime::newest_running`. What runs needs no look at how it ended, so this is one request however
+/// many instances there are; a view asks it whenever its agent's terminal ends.
+pub(super) async fn newest_running(
+    docker: &Docker,
+    project: &ProjectId,
+    agent: &AgentId,
+) -> PortResult<Option<ObservedContainer>> {
+    let labels = vec![
+        format!("{}={project}", labels::PROJECT),
+        format!("{}={agent}", labels::AGENT),
+    ];
+    let filters = HashMap::from([("label", labels)]);
+    // Without `all` only those that run.
+    let options = ListContainersOptionsBuilder::new()
+        .filters(&filters)
+        .build();
+    let found = docker
+        .list_containers(Some(options))
+        .await
+        .map_err(|error| classify(&format!("looking for the container of {agent}"), error))?;
+    Ok(found
+        .into_iter()
+        .filter(runs)
+        .filter_map(running_one)
+        .max_by_key(|container| container.incarnation))
+}
+
+fn running_one(found: ContainerSummary) -> Option<ObservedContainer> {
+    let mark = labels::read_mark(found.labels.as_ref()?)?;
+    Some(ObservedContainer {
+        name: found.names?.first()?.trim_start_matches('/').to_owned(),
+        id: found.id?,
+        agent: mark.agent,
+        incarnation: mark.incarnation,
+        running: true,
+        exit_code: None,
+        oom_killed: false,
+        spec_hash: mark.spec_hash,
+        settings_hash: mark.settings_hash,
+    })
 }
 
 /// Attaching to a container that has ended would wait for a start that never comes.

@@ -30,7 +30,7 @@ use futures_util::stream::BoxStream;
 
 pub use base::BASE_IMAGE;
 
-use crate::model::{ProjectId, Timestamp};
+use crate::model::{AgentId, ProjectId, Timestamp};
 use crate::ports::{
     AttachedTerminal, ContainerSpec, ErrorKind, ExecOutput, ExecSpec, ImageSpec, Job, JobEnd,
     JobOutput, NetworkInfo, ObservedContainer, PortError, PortResult, ProgressLine, Runtime,
@@ -147,6 +147,14 @@ impl Runtime for DockerRuntime {
 
     async fn list(&self, project: &ProjectId) -> PortResult<Vec<ObservedContainer>> {
         container::list(&self.docker, project).await
+    }
+
+    async fn newest_running(
+        &self,
+        project: &ProjectId,
+        agent: &AgentId,
+    ) -> PortResult<Option<ObservedContainer>> {
+        container::newest_running(&self.docker, project, agent).await
     }
 
     async fn vitals(&self, name: &str) -> PortResult<Vitals> {

@@ -16,6 +16,8 @@ mod observe;
 mod paste;
 mod version;
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +43,8 @@ pub struct TmuxPanes {
     client: Client,
     project: ProjectId,
     version: OnceCell<String>,
+    /// Where each agent's pane was when it was last looked for: tried first, proved each time.
+    known: Mutex<BTreeMap<AgentId, String>>,
 }
 
 impl TmuxPanes {
@@ -51,6 +55,7 @@ impl TmuxPanes {
             client: Client::new(socket_name.into()),
             project,
             version: OnceCell::new(),
+            known: Mutex::default(),
         }
     }
 
@@ -91,7 +96,47 @@ impl TmuxPanes {
     }
 
     async fn place(&self, agent: &AgentId) -> PortResult<Place> {
-        Ok(observe::find(&self.rows().await?, &self.project, agent))
+        let place = observe::find(&self.rows().await?, &self.project, agent);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &place {
+            Place::Live { pane, .. } | Place::Dead { pane } => {
+                known.insert(agent.clone(), pane.clone());
+            }
+            Place::Absent | Place::Foreign | Place::Unmarked => {
+                known.remove(agent);
+            }
+        }
+        Ok(place)
+    }
+
+    /// The screen of the pane that was the agent's when it was last looked for, if it still is: one
+    /// process instead of two.
+    async fn capture_known(&self, agent: &AgentId) -> Option<String> {
+        let pane = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(agent).cloned()?
+        };
+        let look = CapturePane::new()
+            .stdout()
+            .target_pane(pane.clone())
+            .build();
+        let text = self
+            .client
+            .run(
+                observe::list_panes()
+                    .add_command(observe::end_of_list())
+                    .add_command(look),
+                None,
+            )
+            .await;
+        let text = text.ok()?;
+        let (rows, screen) = observe::split_list(&text)?;
+        match observe::find(&observe::parse(rows), &self.project, agent) {
+            Place::Live { pane: now, .. } | Place::Dead { pane: now } if now == pane => {
+                Some(screen.to_owned())
+            }
+            _ => None,
+        }
     }
 
     /// The id of the agent's own live pane, out of copy mode: keys typed into copy mode would move
@@ -187,6 +232,9 @@ impl Panes for TmuxPanes {
     }
 
     async fn capture(&self, agent: &AgentId) -> PortResult<String> {
+        if let Some(text) = self.capture_known(agent).await {
+            return Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned());
+        }
         let place = self.place(agent).await?;
         let (Place::Live { pane, .. } | Place::Dead { pane }) = place else {
             return Err(no_pane(agent, &place));

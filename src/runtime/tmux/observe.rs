@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tmux_interface::{ListPanes, TmuxCommands};
+use tmux_interface::{DisplayMessage, ListPanes, TmuxCommand, TmuxCommands};
 
 use super::layout::{AGENT_OPTION, PANE_OPTION, PROJECT_OPTION, SCHEMA, SCHEMA_OPTION};
 use crate::model::{AgentId, ProjectId};
@@ -47,6 +47,22 @@ pub(super) fn list_panes() -> TmuxCommands<'static> {
          #{{{PROJECT_OPTION}}}|#{{{AGENT_OPTION}}}|#{{session_name}}"
     );
     TmuxCommands::new().add_command(ListPanes::new().all().format(format).build())
+}
+
+/// No row is like it: each has a pane's id in front.
+const END_OF_LIST: &str = "end of the list";
+
+/// Comes after [`list_panes`] where the sequence goes on.
+pub(super) fn end_of_list() -> TmuxCommand<'static> {
+    DisplayMessage::new().print().message(END_OF_LIST).build()
+}
+
+/// The rows, and what came after [`end_of_list`].
+pub(super) fn split_list(text: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = text.strip_prefix(END_OF_LIST) {
+        return Some(("", rest.strip_prefix('\n')?));
+    }
+    text.split_once(&format!("\n{END_OF_LIST}\n"))
 }
 
 pub(super) fn parse(text: &str) -> Vec<PaneRow> {
@@ -134,6 +150,16 @@ junk
             seen,
             [("worker-1", false), ("worker-2", true), ("worker-3", true)]
         );
+    }
+
+    #[test]
+    fn a_list_ends_at_its_end_whatever_the_screen_shows() {
+        let text = format!("{ROWS}end of the list\n% end of the list\nend of the list\n");
+        let (rows, screen) = split_list(&text).unwrap();
+        assert_eq!(parse(rows), parse(ROWS));
+        assert_eq!(screen, "% end of the list\nend of the list\n");
+        assert_eq!(split_list("end of the list\nx"), Some(("", "x")));
+        assert_eq!(split_list("%0|0"), None);
     }
 
     #[test]

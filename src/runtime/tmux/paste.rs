@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tmux_interface::{DeleteBuffer, LoadBuffer, PasteBuffer, SendKeys, TmuxCommand, TmuxCommands};
+use tmux_interface::{
+    CapturePane, DeleteBuffer, LoadBuffer, PasteBuffer, SendKeys, TmuxCommand, TmuxCommands,
+};
 
 use super::client::Client;
 use super::error::TmuxError;
@@ -14,9 +16,13 @@ use crate::ports::{ErrorKind, PortError, PortResult};
 /// The longest text that is pasted, in bytes: 1 MB. More is a file's job.
 pub const MAX_PASTE_BYTES: usize = 1024 * 1024;
 
-/// Between the paste and its Enter. An idle Claude Code needs none; 50 to 100 ms help one on a
-/// loaded machine take the two as two events.
+/// Between the paste and its Enter at least. An idle Claude Code needs none; one on a loaded machine may
+/// read both at once and leave the text unsent, so the pane is looked at until it shows something new,
+/// each time after half as much more,
 const BEFORE_ENTER: Duration = Duration::from_millis(80);
+/// and so long altogether: 2.5 s were not enough where nine started on two cores. Then Enter is pressed
+/// all the same.
+const ECHO_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Control characters are refused: `ESC[201~` inside the text would end the bracketed paste, and
 /// what follows would be typed as keys. Tab, line feed and carriage return stay what they are.
@@ -74,8 +80,9 @@ pub(super) async fn paste(client: &Client, pane: &str, text: &str) -> Result<(),
             .buffer_name(buffer.clone())
             .path("-")
             .build();
-        client
-            .run(TmuxCommands::new().add_command(load), Some(text.as_bytes()))
+        let look = TmuxCommands::new().add_command(shown_in(pane));
+        let before = client
+            .run(look.add_command(load), Some(text.as_bytes()))
             .await?;
         let paste = PasteBuffer::new()
             .delete()
@@ -95,13 +102,34 @@ pub(super) async fn paste(client: &Client, pane: &str, text: &str) -> Result<(),
                 .await;
             return Err(error);
         }
-        tokio::time::sleep(BEFORE_ENTER).await;
+        until_shown(client, pane, &before).await?;
     }
     let enter = send_keys(pane, &["Enter"]);
     client
         .run(TmuxCommands::new().add_command(enter), None)
         .await
         .map(drop)
+}
+
+async fn until_shown(client: &Client, pane: &str, before: &str) -> Result<(), TmuxError> {
+    let (mut waited, mut wait) = (Duration::ZERO, BEFORE_ENTER);
+    while waited < ECHO_DEADLINE {
+        tokio::time::sleep(wait).await;
+        let look = TmuxCommands::new().add_command(shown_in(pane));
+        if client.run(look, None).await? != before {
+            break;
+        }
+        waited += wait;
+        wait = wait * 3 / 2;
+    }
+    Ok(())
+}
+
+fn shown_in(pane: &str) -> TmuxCommand<'static> {
+    CapturePane::new()
+        .stdout()
+        .target_pane(pane.to_owned())
+        .build()
 }
 
 pub(super) fn send_keys(pane: &str, keys: &[&str]) -> TmuxCommand<'static> {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,12 +30,38 @@ const RESIZE_WAIT: Duration = Duration::from_millis(50);
 /// When the application is made to redraw, from the attachment on, and how long it has the other size
 /// then. Node looks at the size when it gets round to the signal: two changes at once look to it like
 /// none, and a busy machine needs longer (seen: 60 ms were not enough, and the screen stayed in
-/// pieces). So it is made to twice more.
+/// pieces). So it is made to twice more, unless its [`Beginning`] was seen.
 const REDRAWS: [(Duration, Duration); 3] = [
     (Duration::ZERO, Duration::from_millis(60)),
     (Duration::from_secs(2), Duration::from_millis(300)),
     (Duration::from_secs(5), Duration::from_secs(1)),
 ];
+
+/// What an application says when it sets its terminal up, before it draws anything (bracketed paste on;
+/// observed with Claude Code 2.1.197). Who has seen that has seen all of its screen.
+const SET_UP: &[u8] = b"\x1b[?2004h";
+
+/// Whether the beginning of what the application shows was seen. Then it need not draw it again: each
+/// redraw costs an application that is starting, and all that start beside it, processor time.
+#[derive(Default)]
+pub(super) struct Beginning(AtomicBool);
+
+impl Beginning {
+    pub(super) fn was_seen(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `tail`: the end of what came before, of which `bytes` are the next.
+    fn look(&self, tail: &mut Vec<u8>, bytes: &[u8]) {
+        if self.was_seen() {
+            return;
+        }
+        tail.extend_from_slice(bytes);
+        let seen = tail.windows(SET_UP.len()).any(|part| part == SET_UP);
+        self.0.store(seen, Ordering::Relaxed);
+        tail.drain(..tail.len().saturating_sub(SET_UP.len() - 1));
+    }
+}
 
 /// Why an attachment ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +76,11 @@ pub(super) enum End {
 pub(super) async fn copy_output<O: AsyncWrite + Unpin>(
     mut output: BoxStream<'static, PortResult<Bytes>>,
     screen: &mut Screen<O>,
+    beginning: &Beginning,
 ) -> End {
+    let mut tail = Vec::new();
     while let Some(Ok(bytes)) = output.next().await {
+        beginning.look(&mut tail, &bytes);
         if screen.write(&bytes).await.is_err() {
             return End::Ours;
         }
@@ -88,15 +118,20 @@ pub(super) async fn drain<I: AsyncRead + Unpin>(keyboard: &mut I) -> End {
     End::Ours
 }
 
-/// Gives the container our size, first one column off so that it redraws, and follows ours.
+/// Gives the container our size, first one column off so that it redraws where it must, and follows
+/// ours.
 pub(super) async fn keep_size(
     runtime: &dyn Runtime,
     container: &str,
     sizes: &mut watch::Receiver<TerminalSize>,
+    beginning: &Beginning,
 ) -> Infallible {
     for (after, between) in REDRAWS {
         if !after.is_zero() {
             let _time_is_up = timeout(after, follow(runtime, container, sizes)).await;
+        }
+        if beginning.was_seen() {
+            break;
         }
         let size = *sizes.borrow_and_update();
         let columns = match size.columns {
@@ -137,4 +172,30 @@ async fn resize(runtime: &dyn Runtime, container: &str, size: TerminalSize) -> b
         sleep(RESIZE_WAIT * attempt).await;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_is_seen_wherever_it_is_cut() {
+        let said = b"\x1b7\x1b[r\x1b8\x1b[?25l\x1b[?2004h\x1b[?1004h";
+        for cut in 0..said.len() {
+            let (beginning, mut tail) = (Beginning::default(), Vec::new());
+            beginning.look(&mut tail, &said[..cut]);
+            beginning.look(&mut tail, &said[cut..]);
+            assert!(beginning.was_seen(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_screen_that_is_drawn_on_has_no_beginning() {
+        let (beginning, mut tail) = (Beginning::default(), Vec::new());
+        for _ in 0..1000 {
+            beginning.look(&mut tail, b"\x1b[?2026h\x1b[2Kworking\x1b[?2026l");
+        }
+        assert!(!beginning.was_seen());
+        assert!(tail.len() < SET_UP.len());
+    }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::attachment::{End, copy_input, copy_output, drain, keep_size};
+use super::attachment::{Beginning, End, copy_input, copy_output, drain, keep_size};
 use super::screen::Screen;
 use super::watcher::Watcher;
 use super::{TerminalSize, ViewOptions};
@@ -111,11 +111,11 @@ impl<I: AsyncRead + Unpin, O: AsyncWrite + Unpin> Follower<'_, I, O> {
     }
 
     async fn newest(&mut self) -> PortResult<Option<ObservedContainer>> {
-        let all = within(self.runtime.list(&self.options.project)).await?;
-        Ok(all
-            .into_iter()
-            .filter(|container| container.running && container.agent == self.options.agent)
-            .max_by_key(|container| container.incarnation))
+        within(
+            self.runtime
+                .newest_running(&self.options.project, &self.options.agent),
+        )
+        .await
     }
 
     async fn attach(&mut self, container: &ObservedContainer) -> PortResult<AttachedTerminal> {
@@ -127,11 +127,12 @@ impl<I: AsyncRead + Unpin, O: AsyncWrite + Unpin> Follower<'_, I, O> {
         if self.screen.attach().await.is_err() {
             return End::Ours;
         }
+        let (runtime, beginning) = (self.runtime.as_ref(), Beginning::default());
         let end = tokio::select! {
-            end = copy_output(attached.output, &mut self.screen) => end,
+            end = copy_output(attached.output, &mut self.screen, &beginning) => end,
             end = copy_input(&mut self.keyboard, attached.input) => end,
             () = self.watcher.over(container.incarnation) => End::Theirs,
-            never = keep_size(self.runtime.as_ref(), &container.name, &mut self.size) => match never {},
+            never = keep_size(runtime, &container.name, &mut self.size, &beginning) => match never {},
         };
         if start.elapsed() >= LASTING {
             self.wait = self.options.first_wait;

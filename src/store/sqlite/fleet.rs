@@ -1,13 +1,14 @@
 //! The supervisor's own rows: agents, answers given to hook callbacks, and the bounded journal.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::writer::Job;
-use super::{SqliteOptions, SqliteStore, sql_seq};
+use super::{SqliteOptions, SqliteStore, check_size, sql_seq};
 use crate::model::{AgentId, CallbackId, Timestamp};
-use crate::ports::PortResult;
+use crate::ports::{Append, PortResult};
 
 /// The kind of journal entries that tell of a change of an agent's state.
 pub const STATE: &str = "state";
@@ -25,6 +26,16 @@ pub struct Changes {
     pub journal: Vec<JournalEntry>,
     /// Answers given, as JSON. The first answer to a callback stays.
     pub callbacks: Vec<(CallbackId, AgentId, String)>,
+}
+
+/// What became of a transaction with appends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// All of it was written; the sequence numbers of the appended records, in their order.
+    All(Vec<u64>),
+    /// A subject's last record is not the expected one, or a record is too large: nothing at all
+    /// was written.
+    Nothing,
 }
 
 /// One line of the journal. `seq` is given by the store and ignored on the way in.
@@ -59,11 +70,34 @@ impl FleetState {
 
     /// One durable transaction. An error means that nothing of it was written.
     pub async fn commit(&self, changes: Changes) -> PortResult<()> {
+        self.commit_with(changes, Vec::new()).await.map(drop)
+    }
+
+    /// As [`Self::commit`], with records of the log in the same transaction, at most one of a
+    /// subject.
+    pub async fn commit_with(
+        &self,
+        changes: Changes,
+        appends: Vec<Append>,
+    ) -> PortResult<Committed> {
+        let fits = |append: &Append| check_size(&append.subject, &append.data).is_ok();
+        if !appends.iter().all(fits) {
+            return Ok(Committed::Nothing);
+        }
         self.store
             .inner
             .writer
-            .run(move |reply| Job::Commit { changes, reply })
+            .run(move |reply| Job::Commit {
+                changes,
+                appends,
+                reply,
+            })
             .await
+    }
+
+    /// The file these rows are in.
+    pub fn path(&self) -> &Path {
+        self.store.path()
     }
 
     pub async fn load(&self) -> PortResult<LoadedState> {
@@ -72,6 +106,9 @@ impl FleetState {
 
     /// The answer given to this callback before, as JSON.
     pub async fn callback(&self, id: &CallbackId) -> PortResult<Option<String>> {
+        if !self.store.inner.answered.may_hold(id.as_str()) {
+            return Ok(None);
+        }
         let id = id.as_str().to_owned();
         self.store
             .read_with("look up a callback", move |connection| {

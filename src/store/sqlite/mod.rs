@@ -4,6 +4,7 @@
 //! `facts/platform.md` A.3 and D.3 measured this shape: thousands of durable appends a second, no
 //! acknowledged record lost in 20 kills of the writer.
 
+mod answered;
 mod error;
 mod fleet;
 mod readers;
@@ -22,9 +23,10 @@ use rusqlite::{OptionalExtension, Row, params};
 use crate::ports::store::MAX_RECORD_BYTES;
 use crate::ports::{Appended, ErrorKind, PortError, PortResult, Record, Store};
 
-pub use fleet::{Changes, FleetState, JournalEntry, LoadedState, STATE};
+pub use fleet::{Changes, Committed, FleetState, JournalEntry, LoadedState, STATE};
 pub use schema::{SCHEMA_VERSION, set_aside};
 
+use answered::Answered;
 use readers::Readers;
 use writer::{Job, Writer};
 
@@ -78,6 +80,7 @@ struct Inner {
     path: PathBuf,
     writer: Writer,
     readers: Arc<Readers>,
+    answered: Arc<Answered>,
 }
 
 impl SqliteStore {
@@ -94,13 +97,17 @@ impl SqliteStore {
     pub fn open_with(path: &Path, options: SqliteOptions) -> PortResult<Self> {
         schema::prepare(path)?;
         let connection = schema::connect(path, options.max_pages)?;
-        let writer = Writer::start(connection, path, &options)?;
+        let answered = Answered::read(&connection, options.keep_callbacks)
+            .map(Arc::new)
+            .map_err(|error| error::port_error("read the callbacks", path, error))?;
+        let writer = Writer::start(connection, path, &options, Arc::clone(&answered))?;
         let readers = Arc::new(Readers::new(path));
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
                 writer,
                 readers,
+                answered,
             }),
         })
     }
@@ -231,6 +238,10 @@ impl Store for SqliteStore {
                 .collect()
         })
         .await
+    }
+
+    fn is_in(&self, database: &Path) -> bool {
+        self.path() == database
     }
 }
 

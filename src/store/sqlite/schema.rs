@@ -62,6 +62,8 @@ pub(super) fn connect(path: &Path, max_pages: Option<u32>) -> PortResult<Connect
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // Pages. The writer checkpoints earlier, when nobody waits; this is for a writer without rest.
+        connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
         // Back to this size after a checkpoint, so that one burst does not keep the disk.
         connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
         if let Some(pages) = max_pages {

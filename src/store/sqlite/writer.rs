@@ -2,17 +2,23 @@
 //! transaction; every caller is answered after the commit.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::answered::Answered;
 use super::error::{closed, port_error};
-use super::fleet::{self, Changes};
+use super::fleet::{self, Changes, Committed};
 use super::{SqliteOptions, sql_seq};
-use crate::ports::{Appended, ErrorKind, PortError, PortResult};
+use crate::ports::{Append, Appended, ErrorKind, PortError, PortResult};
 
 /// Jobs per transaction: 64 was measured (`facts/platform.md` D.3, "group ≤ 64").
 const GROUP: usize = 64;
+
+/// Transactions between two checkpoints, each of some ten pages: what SQLite does by itself after a
+/// thousand, but then within a commit that somebody waits for.
+const CHECKPOINT_EVERY: u32 = 100;
 
 /// Appends between two automatic compactions.
 const COMPACT_EVERY: u64 = 10_000;
@@ -28,7 +34,8 @@ pub(super) enum Job {
     },
     Commit {
         changes: Changes,
-        reply: Reply<()>,
+        appends: Vec<Append>,
+        reply: Reply<Committed>,
     },
     Compact {
         keep: u64,
@@ -39,7 +46,7 @@ pub(super) enum Job {
 /// What a job did inside the transaction that is not committed yet.
 enum Done {
     Appended(Appended),
-    Committed,
+    Committed(Committed),
     Compacted(u64),
 }
 
@@ -55,7 +62,9 @@ struct Thread {
     options: SqliteOptions,
     jobs: mpsc::Receiver<Job>,
     head: watch::Sender<u64>,
+    answered: Arc<Answered>,
     appends: u64,
+    transactions: u32,
 }
 
 impl Writer {
@@ -63,6 +72,7 @@ impl Writer {
         connection: Connection,
         path: &Path,
         options: &SqliteOptions,
+        answered: Arc<Answered>,
     ) -> PortResult<Self> {
         let newest: i64 = connection
             .query_row("SELECT coalesce(max(seq), 0) FROM records", [], |row| {
@@ -77,7 +87,9 @@ impl Writer {
             options: options.clone(),
             jobs: queue,
             head: announce,
+            answered,
             appends: 0,
+            transactions: 0,
         };
         std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -123,6 +135,7 @@ impl Thread {
                 Err(failure) if failure.uncertain => {
                     let text = failure.error.to_string();
                     for job in group.drain(..) {
+                        self.note_callbacks(&job);
                         lose(job, &self.path, &text);
                     }
                 }
@@ -131,12 +144,16 @@ impl Thread {
                     for job in group.drain(..) {
                         match self.transaction(std::slice::from_ref(&job)) {
                             Ok(done) => self.answer(std::iter::once(job), done),
-                            Err(failure) => refuse(job, &self.path, failure),
+                            Err(failure) => {
+                                self.note_callbacks(&job);
+                                refuse(job, &self.path, failure);
+                            }
                         }
                     }
                 }
             }
             self.compact_now_and_then();
+            self.checkpoint_now_and_then();
         }
     }
 
@@ -154,20 +171,22 @@ impl Thread {
                     data,
                     ..
                 } => append(&transaction, subject, *expected, data).map(Done::Appended),
-                Job::Commit { changes, .. } => {
-                    fleet::write(&transaction, changes, &self.options).map(|()| Done::Committed)
-                }
+                Job::Commit {
+                    changes, appends, ..
+                } => commit(&transaction, changes, appends, &self.options).map(Done::Committed),
                 Job::Compact { keep, .. } => compact(&transaction, *keep).map(Done::Compacted),
             };
             done.push(result.map_err(Failure::before)?);
         }
         transaction.commit().map_err(Failure::at_commit)?;
+        self.transactions += 1;
         Ok(done)
     }
 
     fn answer(&mut self, jobs: impl Iterator<Item = Job>, done: Vec<Done>) {
         let newest = done.iter().filter_map(|done| match done {
             Done::Appended(Appended::Ok(seq)) => Some(*seq),
+            Done::Committed(Committed::All(appended)) => appended.last().copied(),
             _ => None,
         });
         if let Some(newest) = newest.max() {
@@ -175,13 +194,37 @@ impl Thread {
             self.head.send_replace(newest);
         }
         for (job, done) in jobs.zip(done) {
+            self.note_callbacks(&job);
             // A caller that went away is no error: the change is committed all the same.
             let _gone = match (job, done) {
                 (Job::Append { reply, .. }, Done::Appended(what)) => reply.send(Ok(what)).is_err(),
-                (Job::Commit { reply, .. }, Done::Committed) => reply.send(Ok(())).is_err(),
+                (Job::Commit { reply, .. }, Done::Committed(what)) => reply.send(Ok(what)).is_err(),
                 (Job::Compact { reply, .. }, Done::Compacted(n)) => reply.send(Ok(n)).is_err(),
                 _ => false,
             };
+        }
+    }
+
+    /// Before anybody is told: what is or may be in the file is looked up from now on.
+    fn note_callbacks(&self, job: &Job) {
+        if let Job::Commit { changes, .. } = job {
+            for (id, ..) in &changes.callbacks {
+                self.answered.add(id.as_str());
+            }
+        }
+    }
+
+    fn checkpoint_now_and_then(&mut self) {
+        // Where the next job waits already, SQLite's own limit is the last word.
+        if self.transactions < CHECKPOINT_EVERY || !self.jobs.is_empty() {
+            return;
+        }
+        self.transactions = 0;
+        let done = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = done {
+            tracing::warn!(path = %self.path.display(), %error, "the store's log could not be checkpointed");
         }
     }
 
@@ -261,20 +304,48 @@ fn lose(job: Job, path: &Path, text: &str) {
     };
 }
 
+/// All of it or nothing: every expectation is looked at before anything is written.
+fn commit(
+    connection: &Connection,
+    changes: &Changes,
+    appends: &[Append],
+    options: &SqliteOptions,
+) -> rusqlite::Result<Committed> {
+    for append in appends {
+        if head(connection, &append.subject)? != sql_seq(append.expected) {
+            return Ok(Committed::Nothing);
+        }
+    }
+    let mut appended = Vec::with_capacity(appends.len());
+    for append in appends {
+        appended.push(insert(connection, &append.subject, &append.data)?);
+    }
+    fleet::write(connection, changes, options)?;
+    Ok(Committed::All(appended))
+}
+
 fn append(
     connection: &Connection,
     subject: &str,
     expected: u64,
     data: &[u8],
 ) -> rusqlite::Result<Appended> {
-    let head: i64 = connection
-        .prepare_cached("SELECT seq FROM heads WHERE subject = ?1")?
-        .query_row([subject], |row| row.get(0))
-        .optional()?
-        .unwrap_or(0);
-    if head != sql_seq(expected) {
+    if head(connection, subject)? != sql_seq(expected) {
         return Ok(Appended::Conflict);
     }
+    insert(connection, subject, data).map(Appended::Ok)
+}
+
+/// The number of the subject's last record; 0 if it has none.
+fn head(connection: &Connection, subject: &str) -> rusqlite::Result<i64> {
+    let head = connection
+        .prepare_cached("SELECT seq FROM heads WHERE subject = ?1")?
+        .query_row([subject], |row| row.get(0))
+        .optional()?;
+    Ok(head.unwrap_or(0))
+}
+
+fn insert(connection: &Connection, subject: &str, data: &[u8]) -> rusqlite::Result<u64> {
     let seq = connection
         .prepare_cached("INSERT INTO records(subject, data) VALUES (?1, ?2)")?
         .insert(params![subject, data])?;
@@ -284,7 +355,7 @@ fn append(
              ON CONFLICT(subject) DO UPDATE SET seq = excluded.seq",
         )?
         .execute(params![subject, seq])?;
-    Ok(Appended::Ok(u64::try_from(seq).unwrap_or(0)))
+    Ok(u64::try_from(seq).unwrap_or(0))
 }
 
 /// Drops superseded records except the newest `keep` of the log. The last record of each subject

@@ -26,8 +26,9 @@ const KEY_COOLS: Duration = Duration::from_secs(300);
 pub(super) const KEY_COOLS_AT_MOST: Duration = Duration::from_secs(3600);
 /// What only a person can change is tried again after.
 pub(super) const REFUSED: Duration = Duration::from_secs(600);
-/// A failed turn may be of the credential the agent had until just now: a limit of a login is told
-/// at once, a key is kept while Claude Code tries again (observed: 185 s with 2.1.197).
+/// A failed turn that ran already at the exchange may be of the credential the agent had until then: a
+/// limit of a login is told at once, a key is kept while Claude Code tries again (observed: 185 s with
+/// 2.1.197).
 const LATE_LOGIN: Duration = Duration::from_secs(10);
 const LATE_KEY: Duration = Duration::from_secs(200);
 /// A login that was renewed because it was refused, and is refused again so soon, is given up.
@@ -112,7 +113,7 @@ impl Supervisor {
         } else {
             LATE_KEY
         };
-        let mut of_former = now.since(agent.lease.since) < late;
+        let mut of_former = !agent.lease.in_use && now.since(agent.lease.since) < late;
         if let Fault::QuotaSpent { window, resets_at } = fault {
             let ends = |id: &CredentialId| all.get(id)?.ends_then(now, window, *resets_at);
             of_former = match (ends(former), has.and_then(ends)) {

@@ -17,5 +17,5 @@ mod tests;
 mod view;
 mod windows;
 
-pub(super) use place::LIMIT_DIALOG;
+pub(super) use place::{LIMIT_DIALOG, NotLent};
 pub use standing::{Lease, Lending, Pool, Standing};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::action::Action;
 use super::super::lifecycle::jitter_of;
-use super::super::state::{AgentState, Phase, Waits};
+use super::super::state::{AfterStop, AgentState, Phase, Waits};
 use super::super::{Supervisor, with_jitter};
 use super::choose::Need;
 use super::refresh::{LAST_RESORT, Remedy};
@@ -40,6 +40,13 @@ enum Turn {
     AtOnce,
     /// After those who came before.
     InTurn,
+}
+
+/// Why a credential did not get into an instance, and whether a restart of that helps.
+#[derive(Clone, Debug)]
+pub(in crate::supervisor) struct NotLent {
+    pub(in crate::supervisor) reason: String,
+    pub(in crate::supervisor) restart: bool,
 }
 
 impl AgentState {
@@ -326,6 +333,7 @@ impl Supervisor {
         if agent.credential.as_ref() != Some(credential) {
             agent.lease.former = agent.credential.replace(credential.clone());
             agent.lease.since = now;
+            agent.lease.in_use = false;
         }
         let expected = |lending: &mut Lending| lending.sent && lending.credential == *credential;
         let Some(lending) = agent.lease.lending.take_if(expected) else {
@@ -359,27 +367,55 @@ impl Supervisor {
         id: &AgentId,
         incarnation: Incarnation,
         credential: &CredentialId,
-        reason: &str,
+        why: &NotLent,
     ) {
         if !self.is_current(id, incarnation) {
             return;
         }
+        let ending = self.fleet.ending().is_some();
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
         let expected = |lending: &mut Lending| lending.sent && lending.credential == *credential;
-        if agent.lease.lending.take_if(expected).is_none() {
+        let Some(lending) = agent.lease.lending.take_if(expected) else {
             return;
+        };
+        let at_rest = matches!(agent.phase, Phase::Idle | Phase::Limited { .. });
+        if why.restart && at_rest && !ending {
+            return self.restart_to_lend(now, id, lending);
         }
         let avoid = &mut agent.lease.avoid;
         avoid.insert(credential.clone(), now + NOT_LENT);
-        let text = format!("\"{credential}\" could not be put into its instance: {reason}");
-        self.notice(
-            now,
-            Some(id),
-            &text,
-            Some("trying again in a minute".into()),
+        let text = format!(
+            "\"{credential}\" could not be put into its instance: {}",
+            why.reason
         );
+        let hint = if why.restart {
+            "it is restarted for it when it is at rest and needs it"
+        } else {
+            "trying again in a minute"
+        };
+        self.notice(now, Some(id), &text, Some(hint.into()));
+    }
+
+    /// At rest a restart costs a few seconds and nothing of the conversation. The launch takes the
+    /// credential that is on its way.
+    fn restart_to_lend(&mut self, now: Timestamp, id: &AgentId, lending: Lending) {
+        let Some(agent) = self.fleet.agents.get_mut(id) else {
+            return;
+        };
+        let reason = format!(
+            "restarted with \"{}\", a key it can use only from a start on",
+            lending.credential
+        );
+        agent.lease.lending = Some(Lending {
+            sent: false,
+            ..lending
+        });
+        let incarnation = agent.incarnation;
+        let then = AfterStop::Launch;
+        agent.enter(now, Phase::Stopping { then }, reason);
+        self.stop_life(id, incarnation);
     }
 
     /// The time of a limited agent is over.

@@ -133,6 +133,9 @@ pub struct Lease {
     /// What it had before: a request that was running then still used that.
     #[serde(default)]
     pub former: Option<CredentialId>,
+    /// A turn has begun since: what fails from now on is of what it has.
+    #[serde(default)]
+    pub in_use: bool,
     /// When it was last moved without need.
     #[serde(default)]
     pub moved_at: Option<Timestamp>,

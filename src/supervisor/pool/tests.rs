@@ -298,6 +298,50 @@ fn a_failure_just_after_an_exchange_is_of_the_former_credential() {
 }
 
 #[test]
+fn a_turn_that_began_after_an_exchange_fails_because_of_the_present_credential() {
+    let prompt = || HookFact::PromptSubmitted {
+        text: "go on".into(),
+        machine: false,
+    };
+    let stop = || HookFact::Stopped {
+        background_tasks: 0,
+        last_message: "done".into(),
+    };
+    // What happens between the exchange and the failure, whether it was told at once, whose it is.
+    let table = [
+        (None, true, "a"),
+        (Some(prompt()), true, "b"),
+        (Some(prompt()), false, "a"),
+        (Some(stop()), true, "b"),
+    ];
+    for (between, at_once, whose) in table {
+        let keys = ["a", "b", "c"].map(|name| info(name, false));
+        let mut supervisor = fleet(0, keys.into());
+        let manager = AgentId::manager();
+        supervisor.observe(NOW, fails(&manager, Fault::TooFast));
+        lent(&mut supervisor, NOW, &manager, "b");
+        let shown = format!("{between:?} {at_once}");
+        if let Some(fact) = between {
+            let mut event = hook(&manager, fact, None);
+            if let Event::Hook(input) = &mut event {
+                input.report.spooled = !at_once;
+            }
+            supervisor.observe(NOW + Duration::from_secs(1), event);
+        }
+        let before = standing(&supervisor, "a").cooling.clone();
+        let now = NOW + Duration::from_secs(5);
+        supervisor.observe(now, fails(&manager, Fault::TooFast));
+        let blamed = if standing(&supervisor, "b").cooling.is_some() {
+            "b"
+        } else {
+            assert_ne!(standing(&supervisor, "a").cooling, before, "{shown}");
+            "a"
+        };
+        assert_eq!(blamed, whose, "{shown}");
+    }
+}
+
+#[test]
 fn a_quota_without_an_end_is_tried_again_later_each_time() {
     let mut supervisor = fleet(0, vec![info("a", true)]);
     let mut now = NOW;

@@ -63,6 +63,11 @@ impl World {
         if let Some(mind) = self.minds.get_mut(agent) {
             mind.background = turn.background;
             mind.dirty.clone_from(&turn.dirty);
+            if !turn.dirty.is_empty() {
+                mind.written += 1;
+            } else if !turn.idle {
+                mind.kept = mind.written;
+            }
         }
         let last_message = format!("did: {}", first_line(&text));
         self.hook(

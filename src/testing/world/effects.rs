@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::mind::Doing;
 use super::{Container, Waiting, World};
 use crate::model::{
-    AgentId, AttemptNote, HookFact, Incarnation, Screen, SessionNote, TaskId, Timestamp,
+    AgentId, AttemptNote, HookFact, Incarnation, RescueCause, Screen, SessionNote, TaskId,
+    Timestamp,
 };
 use crate::supervisor::{
     Action, Again, Event, Examination, ImportOutcome, TranscriptSeen, VitalsSeen,
@@ -155,6 +156,7 @@ impl World {
                 ..
             } => {
                 self.git.check_out(&agent);
+                self.check_kept(&agent);
                 let event = self.launch(&agent, incarnation);
                 if matches!(event, Event::Launched { .. })
                     && let Some(mind) = self.minds.get_mut(&agent)
@@ -183,7 +185,12 @@ impl World {
             }
             Action::StopContainer {
                 agent, incarnation, ..
-            } => self.stop(&agent, incarnation),
+            } => {
+                let kept = self.rescue(&agent, RescueCause::Stop);
+                let ended = self.stop(&agent, incarnation);
+                return self.after_effect(kept.into_iter().chain(ended).collect());
+            }
+            Action::Rescue { agent, cause, .. } => self.rescue(&agent, cause),
             Action::TakeInventory { .. } => Some(Event::InventoryTaken(self.inventory())),
             Action::Paste {
                 agent,
@@ -213,7 +220,13 @@ impl World {
                 }
                 Some(self.look(&agent, incarnation))
             }
-            Action::Import { agent, .. } => Some(self.import(agent)),
+            Action::Import { agent, .. } => {
+                let dirty = !self.minds[&agent].dirty.is_empty();
+                let kept = dirty.then(|| self.rescue(&agent, RescueCause::TurnEnd));
+                let imported = self.import(agent);
+                let events = kept.flatten().into_iter().chain([imported]);
+                return self.after_effect(events.collect());
+            }
             Action::Merge { agent, commit, .. } => {
                 let outcome = self.git.merge(&commit);
                 Some(Event::MergeFinished {
@@ -275,6 +288,7 @@ impl World {
         container.running = true;
         let lent = self.fleet().agents[agent].credential.clone();
         self.equip(agent, lent);
+        self.approve(agent);
         self.doors.insert(agent.clone(), incarnation);
         Event::Launched {
             agent: agent.clone(),

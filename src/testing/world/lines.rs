@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use crate::model::{
-    AgentId, CommitId, CredentialView, HookAnswer, HookFact, Reply, Screen, Window,
+    AgentId, CommitId, CredentialView, HookAnswer, HookFact, Reply, RescueCause, Screen, Window,
 };
 use crate::supervisor::{
     Action, AgentState, Event, Fleet, ImportOutcome, Inventory, MergeOutcome, PushOutcome,
-    RemoteOutcome, SeenContainer,
+    RemoteOutcome, RescueOutcome, SeenContainer,
 };
 
 const TEXT: usize = 60;
@@ -122,6 +122,13 @@ pub(super) fn event(event: &Event) -> Option<String> {
             task,
             reason,
         } => format!("{agent} claim of {task} lost: {reason}"),
+        Event::Rescued { agent, outcome, .. } => match outcome {
+            RescueOutcome::Nothing => return None,
+            RescueOutcome::Taken { rescue } => {
+                format!("{agent} rescued {} {}", rescue.id, rescue.cause)
+            }
+            RescueOutcome::Failed { reason, .. } => format!("{agent} not rescued: {reason}"),
+        },
         Event::Imported { agent, outcome } => match outcome {
             ImportOutcome::Taken { head, dirty } => {
                 format!("{agent} imported {} dirty {dirty:?}", commit(head))
@@ -252,7 +259,11 @@ pub(super) fn action(action: &Action) -> Option<String> {
             message,
         } => format!("merge {agent} {}: {}", commit(id), cut(message)),
         Action::Push { .. } => "push".into(),
+        Action::Rescue { agent, cause, .. } if *cause != RescueCause::Interval => {
+            format!("rescue {agent} {}", cause.as_str())
+        }
         Action::CheckScreen { .. }
+        | Action::Rescue { .. }
         | Action::Examine { .. }
         | Action::CheckSession { .. }
         | Action::EnsurePane { .. }

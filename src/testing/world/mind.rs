@@ -1,5 +1,7 @@
 //! What an agent's Claude Code does, as far as the outside can tell.
 
+use std::collections::BTreeSet;
+
 use crate::model::{CallbackId, CredentialId, Screen, SessionId, SessionNote, Timestamp};
 
 /// What every mind says it is, unless told otherwise.
@@ -36,6 +38,12 @@ pub struct Mind {
     pub escaped: bool,
     /// Uncommitted paths.
     pub dirty: Vec<String>,
+    /// Times it wrote something it has not committed, and how many of them are in a snapshot or a
+    /// commit.
+    pub written: u64,
+    pub kept: u64,
+    /// As far as this nobody could keep them: a snapshot failed.
+    pub excused: u64,
     /// Pastes that vanish although the pane took them.
     pub swallow: u32,
     /// The process stands still (SIGSTOP): its screen stays as it is, nothing is heard of it.
@@ -46,6 +54,8 @@ pub struct Mind {
     pub dialog_at_start: Option<String>,
     /// What its instance has: a credential and which edition of its token.
     pub credential: Option<(CredentialId, u64)>,
+    /// Keys it may use without a question, with the edition of each.
+    pub approved: BTreeSet<(CredentialId, u64)>,
     /// The dialog of the limit opens at the next one; once per process.
     pub dialog_at_limit: bool,
     /// Its hooks do not run.
@@ -66,11 +76,15 @@ impl Mind {
             received: Vec::new(),
             escaped: false,
             dirty: Vec::new(),
+            written: 0,
+            kept: 0,
+            excused: 0,
             swallow: 0,
             stopped: None,
             computes: false,
             dialog_at_start: None,
             credential: None,
+            approved: BTreeSet::new(),
             dialog_at_limit: false,
             mute: false,
             version: TESTED_VERSION.to_owned(),
@@ -130,6 +144,7 @@ impl Mind {
 
     pub fn takes(&mut self, text: &str) {
         self.received.push(text.to_owned());
+        self.written += 1;
         self.escaped = false;
         self.doing = Doing::Working {
             text: text.to_owned(),

@@ -16,6 +16,7 @@ mod lines;
 mod mind;
 mod pool;
 mod queue;
+mod rescue;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -96,6 +97,10 @@ pub struct World {
     repeating: bool,
     /// Pastes that fail before anything was typed.
     pub paste_faults: u32,
+    /// Snapshots that fail.
+    pub rescue_faults: u32,
+    /// Looks at uncommitted work so far.
+    pub rescues: u32,
     /// The prompt hook overtakes the paste's own result.
     pub hasty_receipts: bool,
     pub crash: CrashPlan,
@@ -146,6 +151,8 @@ impl World {
             done: Done::default(),
             repeating: false,
             paste_faults: 0,
+            rescue_faults: 0,
+            rescues: 0,
             hasty_receipts: false,
             crash: CrashPlan::default(),
             trace: Vec::new(),
@@ -410,7 +417,11 @@ impl World {
         let due = supervisor.next_deadline().filter(|(at, _)| *at <= now);
         let Some((at, why)) = due else { return };
         let actions = supervisor.expire(now);
-        if !why.ends_with(" looks") && !why.ends_with(" examination") && why != "fetch the remote" {
+        if !why.ends_with(" looks")
+            && !why.ends_with(" examination")
+            && !why.ends_with(" snapshot")
+            && why != "fetch the remote"
+        {
             self.trace.push(format!("  @ {why}"));
         }
         let spins = supervisor

@@ -191,6 +191,25 @@ impl World {
         }
     }
 
+    /// Every key there is may be used by the instance that starts now.
+    pub(super) fn approve(&mut self, agent: &AgentId) {
+        let keys = self.accounts.iter().filter(|(_, account)| account.there);
+        let keys = keys
+            .map(|(id, account)| (id.clone(), account.token))
+            .collect();
+        if let Some(mind) = self.minds.get_mut(agent) {
+            mind.approved = keys;
+        }
+    }
+
+    /// A key that came after its start is asked about, and nobody answers.
+    fn accepts(&self, agent: &AgentId, id: &CredentialId) -> bool {
+        self.accounts.get(id).is_some_and(|account| {
+            let approved = &self.minds[agent].approved;
+            account.info.subscription || approved.contains(&(id.clone(), account.token))
+        })
+    }
+
     pub(super) fn lend(
         &mut self,
         agent: AgentId,
@@ -204,6 +223,7 @@ impl World {
                 incarnation,
                 credential,
                 reason: "its container is not there".into(),
+                restart: false,
             };
         }
         if self.lend_faults > 0 {
@@ -213,6 +233,16 @@ impl World {
                 incarnation,
                 credential,
                 reason: "its file could not be written".into(),
+                restart: false,
+            };
+        }
+        if !self.accepts(&agent, &credential) {
+            return Event::LendFailed {
+                agent,
+                incarnation,
+                credential,
+                reason: "it is a new key".into(),
+                restart: true,
             };
         }
         self.equip(&agent, Some(credential.clone()));

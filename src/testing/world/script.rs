@@ -151,6 +151,10 @@ impl Script {
                 world.git.push_faults.push(PushOutcome::Denied { reason });
                 true
             }
+            ["rescue", "fails"] => {
+                world.rescue_faults += 1;
+                true
+            }
             ["launch", "fails", retry @ ("once" | "forever")] => {
                 world.launch_faults.push(*retry == "once");
                 true
@@ -218,6 +222,10 @@ impl Script {
             ("stands-still", []) => world.stands_still(&agent),
             ("computes", []) => world.computes(&agent),
             ("restart", []) => world.request(Request::Restart { agent }).is_some(),
+            ("rescue", []) => {
+                let agent = Some(agent);
+                world.request(Request::Rescue { agent }).is_some()
+            }
             ("windows", words) => {
                 let windows = Self::windows(world.now, words)?;
                 world.tells_windows(&agent, windows)

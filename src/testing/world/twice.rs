@@ -36,7 +36,8 @@ impl Twice {
 }
 
 /// The kinds of actions; a new one belongs here and into the simulation's scripts.
-pub const ACTION_KINDS: [&str; 21] = [
+pub const ACTION_KINDS: [&str; 22] = [
+    "Rescue",
     "NoteAttempts",
     "CheckSession",
     "Examine",
@@ -63,6 +64,7 @@ pub const ACTION_KINDS: [&str; 21] = [
 pub(super) fn action_kind(action: &Action) -> &'static str {
     match action {
         Action::Launch { .. } => "Launch",
+        Action::Rescue { .. } => "Rescue",
         Action::Adopt { .. } => "Adopt",
         Action::EnsurePane { .. } => "EnsurePane",
         Action::CheckScreen { .. } => "CheckScreen",
@@ -91,7 +93,8 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 25] = [
+pub const EVENT_KINDS: [&str; 26] = [
+    "Rescued",
     "SessionChecked",
     "Examined",
     "InventoryTaken",
@@ -137,6 +140,7 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::Claimed { .. } => "Claimed",
         Event::ClaimLost { .. } => "ClaimLost",
         Event::TaskFinished { .. } => "TaskFinished",
+        Event::Rescued { .. } => "Rescued",
         Event::Imported { .. } => "Imported",
         Event::MergeFinished { .. } => "MergeFinished",
         Event::StoreRecovered => "StoreRecovered",
