@@ -45,6 +45,13 @@ enum Step {
     AddTask(u32),
     Conflict(u32),
     RemoteMoves,
+    /// The fleet has gates; before the first start.
+    Gates,
+    /// The next commit of this agent does not pass them, until it commits again.
+    Red(u32),
+    GateBreaks,
+    MergeFails,
+    StackFails,
     PushFails,
     FetchFails,
     LaunchFails,
@@ -157,6 +164,14 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
             demand.insert(agent(n).to_string(), "a.txt".into());
         }
         Step::RemoteMoves => world.git.remote_moves(),
+        Step::Gates => world.policy.gates = vec!["lint".into(), "test".into()],
+        Step::Red(n) => {
+            let demand = &mut world.git.red_on_demand;
+            demand.insert(agent(n).to_string(), "test".into());
+        }
+        Step::GateBreaks => world.git.gate_faults.push("no room".into()),
+        Step::MergeFails => world.git.merge_faults.push("no room".into()),
+        Step::StackFails => world.git.stack_faults.push("no room".into()),
         Step::PushFails => {
             let reason = "no route".into();
             world.git.push_faults.push(PushOutcome::Away { reason });
@@ -451,10 +466,11 @@ fn pool_scripts() -> Vec<(&'static str, Vec<Step>)> {
 fn scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
         AddTask, BackgroundEnds, Boot, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
-        DaemonStarts, Detach, Dies, Drain, EngineDown, EngineStopsEverything, EngineUp,
-        LaunchFails, Notices, PasteFails, Permission, RemoteMoves, Rescue, RescueFails, Restart,
-        Starves, Stop, StoreRecovers, SwallowPastes, Tick, TicksTheBranch, TurnEnds, TurnEndsDirty,
-        TurnEndsIdle, TurnEndsInBackground, TurnEndsUnchanged, TurnFails, Types,
+        DaemonStarts, Detach, Dies, Drain, EngineDown, EngineStopsEverything, EngineUp, GateBreaks,
+        Gates, LaunchFails, MergeFails, Notices, PasteFails, Permission, Red, RemoteMoves, Rescue,
+        RescueFails, Restart, StackFails, Starves, Stop, StoreRecovers, SwallowPastes, Tick,
+        TicksTheBranch, TurnEnds, TurnEndsDirty, TurnEndsIdle, TurnEndsInBackground,
+        TurnEndsUnchanged, TurnFails, Types,
     };
     let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
     let with = |more: Vec<Step>| {
@@ -733,6 +749,31 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
             ],
         ),
         (
+            "a batch with one that is red, gates that break, merges that fail",
+            vec![
+                Gates,
+                DaemonStarts,
+                Boot(0),
+                Boot(1),
+                Boot(2),
+                Tick(1),
+                Red(1),
+                MergeFails,
+                AddTask(1),
+                AddTask(2),
+                GateBreaks,
+                TurnEnds(1),
+                StackFails,
+                TurnEnds(2),
+                Tick(30),
+                AddTask(1),
+                RemoteMoves,
+                Tick(31),
+                TurnEnds(1),
+                Tick(30),
+            ],
+        ),
+        (
             "planning",
             vec![
                 DaemonStarts,
@@ -977,6 +1018,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::RemoteMoves),
         1 => Just(Step::PushFails),
         1 => Just(Step::FetchFails),
+        1 => Just(Step::GateBreaks),
+        1 => Just(Step::MergeFails),
+        1 => Just(Step::StackFails),
         1 => Just(Step::LaunchFails),
         1 => Just(Step::PasteFails),
         1 => Just(Step::RescueFails),
@@ -1024,8 +1068,12 @@ proptest! {
         duplicate: bool,
         twice in prop_oneof![Just(Twice::None), Just(Twice::Every), (1_u64..400).prop_map(Twice::Only)],
         hasty: bool,
+        gated: bool,
     ) {
         let mut world = world(2);
+        if gated {
+            perform(&mut world, &Step::Gates, 0);
+        }
         world.twice = twice;
         world.duplicate = duplicate;
         world.hasty_receipts = hasty;

@@ -115,7 +115,7 @@ impl Driver {
         self.inbox.push_back(Event::QueueChanged(queue));
         self.drain_inbox().await;
         self.inbox.extend(first);
-        let resumed = self.supervisor.resume_merging();
+        let resumed = self.supervisor.resume_merging(self.now());
         self.carry_out(resumed).await;
         self.drain_inbox().await;
         loop {
@@ -347,7 +347,9 @@ impl Driver {
                 | Action::TakeInventory { .. }
                 | Action::Paste { .. }
                 | Action::Import { .. }
-                | Action::Merge { .. }
+                | Action::BuildStack { .. }
+                | Action::RunGates { .. }
+                | Action::Land { .. }
                 | Action::Push { .. }
                 | Action::FetchRemote => {
                     if let Action::Paste { agent, text, .. } = &action {

@@ -151,7 +151,7 @@ impl TaskLists {
 
     /// Finished items whose box is still empty in the manager's checkout.
     async fn tick_all(&self, problems: &mut Vec<ListProblem>) {
-        for (worker, keys) in self.done_keys(&[]) {
+        for (worker, keys) in self.done_keys() {
             let (checkout, scratch) = (self.checkout.clone(), self.scratch.clone());
             let file = file_name(worker);
             let name = file.clone();
@@ -177,11 +177,11 @@ impl TaskLists {
         }
     }
 
-    /// Keys of finished items and of `more`, by worker.
-    fn done_keys(&self, more: &[TaskId]) -> BTreeMap<u32, Vec<String>> {
+    /// Keys of finished items, by worker.
+    fn done_keys(&self) -> BTreeMap<u32, Vec<String>> {
         let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
         for task in self.queue.all() {
-            if (task.status == TaskStatus::Done || more.contains(&task.id))
+            if task.status == TaskStatus::Done
                 && let Some((worker, key)) = lists::item_key(&task)
             {
                 keys.entry(worker).or_default().push(key.to_owned());
@@ -210,20 +210,18 @@ impl TaskLists {
 
     /// What a merge writes into the lists on the branch: every finished item's tick.
     pub fn edits(&self) -> Vec<FileEdit<'static>> {
-        self.edits_with(&[])
+        ticks(self.done_keys())
     }
 
-    /// As [`Self::edits`], and the ticks of tasks that are done when this merge is.
-    pub fn edits_with(&self, tasks: &[TaskId]) -> Vec<FileEdit<'static>> {
-        self.done_keys(tasks)
-            .into_iter()
-            .map(|(worker, keys)| {
-                FileEdit::new(file_name(worker), move |bytes| {
-                    let text = std::str::from_utf8(bytes?).ok()?;
-                    tick_text(text, &keys).map(String::into_bytes)
-                })
-            })
-            .collect()
+    /// The ticks of these alone: they are claimed done, and land with the work.
+    pub fn edits_of(&self, tasks: &[TaskId]) -> Vec<FileEdit<'static>> {
+        let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for task in tasks.iter().filter_map(|id| self.queue.get(id)) {
+            if let Some((worker, key)) = lists::item_key(&task) {
+                keys.entry(worker).or_default().push(key.to_owned());
+            }
+        }
+        ticks(keys)
     }
 
     /// Whether the branch has a direction for the manager.
@@ -240,6 +238,17 @@ impl TaskLists {
     ) -> PortResult<T> {
         super::blocking(&self.git, work).await
     }
+}
+
+fn ticks(keys: BTreeMap<u32, Vec<String>>) -> Vec<FileEdit<'static>> {
+    keys.into_iter()
+        .map(|(worker, keys)| {
+            FileEdit::new(file_name(worker), move |bytes| {
+                let text = std::str::from_utf8(bytes?).ok()?;
+                tick_text(text, &keys).map(String::into_bytes)
+            })
+        })
+        .collect()
 }
 
 /// Tries again when somebody saved the file meanwhile; gives up for this time after a few.

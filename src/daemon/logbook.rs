@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::house::House;
 use crate::model::{AgentId, HookFact, HookReport, Timestamp};
-use crate::supervisor::{Event, RescueOutcome};
+use crate::supervisor::{Event, RescueOutcome, StackOutcome};
 use crate::telemetry::AgentLog;
 
 /// Longest piece of an agent's own words in a log line.
@@ -158,16 +158,15 @@ impl Logbook {
             Event::Imported { agent, outcome } => {
                 self.write(now, agent, &format!("import: {outcome:?}"));
             }
-            Event::MergeFinished {
-                agent,
-                commit,
-                outcome,
+            Event::StackBuilt {
+                stack,
+                outcome: StackOutcome::Built { members, .. },
             } => {
-                self.write(
-                    now,
-                    agent,
-                    &format!("merge of {}: {outcome:?}", commit.short()),
-                );
+                for member in members {
+                    let commit = member.commit.short();
+                    let text = format!("merge of {commit} in stack {stack}: {:?}", member.outcome);
+                    self.write(now, &member.agent, &text);
+                }
             }
             Event::PasteFailed { agent, reason, .. } => {
                 self.write(now, agent, &format!("paste failed: {reason}"));

@@ -99,7 +99,7 @@ pub async fn run(
             return Ok(Ended { ending: Ending::Detach });
         }
     };
-    ready.run(signals).await
+    Box::pin(ready.run(signals)).await
 }
 
 async fn first_signal(signals: &mut Option<Signals>) {

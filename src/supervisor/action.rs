@@ -136,13 +136,24 @@ pub enum Action {
         claims: Vec<WorkAsked>,
         after: Duration,
     },
-    /// → `MergeFinished`
-    Merge {
-        agent: AgentId,
+    /// Merge these onto the tip of the branch, one on the other, without moving anything: what
+    /// comes out is kept under the stack's number. → `StackBuilt`
+    BuildStack {
+        stack: u64,
+        candidates: Vec<StackCandidate>,
+    },
+    /// Run the gates on a commit of the store, in their order, up to the first that does not pass;
+    /// `all`: the others as well. → `GatesFinished`
+    RunGates {
+        stack: u64,
         commit: CommitId,
-        message: String,
-        /// They are ticked with it.
-        tasks: Vec<TaskId>,
+        all: bool,
+    },
+    /// Move the branch to `to` if it still is at `from`. → `Landed`
+    Land {
+        stack: u64,
+        from: CommitId,
+        to: CommitId,
     },
     /// → `PushFinished`
     Push { after: Duration },
@@ -160,6 +171,17 @@ pub struct WorkAsked {
     pub spans: Vec<Span>,
     /// Globs of the paths it may change; empty: any.
     pub scope: Vec<String>,
+}
+
+/// A commit that is to be merged into a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackCandidate {
+    pub agent: AgentId,
+    pub commit: CommitId,
+    /// Of the merge commit.
+    pub message: String,
+    /// What is claimed done with it: the merge commit ticks it.
+    pub tasks: Vec<TaskId>,
 }
 
 /// What a claim is for.

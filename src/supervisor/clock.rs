@@ -26,6 +26,10 @@ impl Supervisor {
         let merging = &mut self.fleet.merging;
         near(&mut merging.fetch_at, now + self.policy.fetch_interval);
         near(&mut merging.push_retry_at, now + PUSH_AGAIN_DENIED);
+        merging.train.bring_near(now);
+        for candidate in &mut merging.waiting {
+            candidate.since = candidate.since.min(now);
+        }
         near(&mut self.fleet.planning.last_end, now);
     }
 }

@@ -37,6 +37,8 @@ impl Supervisor {
             for agent in self.fleet.agents.values_mut() {
                 agent.import_at = agent.import_at.map(|_| now);
             }
+            // The gates run in containers.
+            self.expire_train(now, true);
         }
     }
 

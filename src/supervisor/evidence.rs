@@ -376,7 +376,9 @@ pub(super) fn cause_of(event: &Event) -> Cause {
         Event::QueueChanged(_) => (None, "the queue changed".into()),
         Event::Rescued { .. } => (None, "its uncommitted work was copied".into()),
         Event::Imported { .. } => (None, "its commits were taken".into()),
-        Event::MergeFinished { .. } => (None, "a merge was done".into()),
+        Event::StackBuilt { .. } | Event::GatesFinished { .. } | Event::Landed { .. } => {
+            (None, "the merge train went on".into())
+        }
         Event::StoreRecovered => (None, "the disk takes writes again".into()),
         Event::PoolRead { .. }
         | Event::WindowsTold { .. }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::evidence::Examination;
 use crate::model::view::TaskCounts;
 use crate::model::{
-    AgentId, CommitId, CredentialId, CredentialInfo, Fault, HookReport, Incarnation, RescueNote,
-    Screen, SessionNote, Task, TaskId, Timestamp, Windows, Work,
+    AgentId, CommitId, CredentialId, CredentialInfo, Fault, GateRecord, HookReport, Incarnation,
+    RescueNote, Screen, SessionNote, Task, TaskId, Timestamp, Windows, Work,
 };
 
 /// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
@@ -145,10 +145,18 @@ pub enum Event {
         agent: AgentId,
         outcome: ImportOutcome,
     },
-    MergeFinished {
-        agent: AgentId,
+    StackBuilt {
+        stack: u64,
+        outcome: StackOutcome,
+    },
+    GatesFinished {
+        stack: u64,
         commit: CommitId,
-        outcome: MergeOutcome,
+        outcome: GatesOutcome,
+    },
+    Landed {
+        stack: u64,
+        outcome: LandOutcome,
     },
     /// What was refused for a while (a full disk) is stored again. Hooks of that time may be lost:
     /// the spool of an agent lies on the same disk.
@@ -268,16 +276,59 @@ pub struct WorkFound {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StackOutcome {
+    /// On `base`, the branch's tip. `top` is the newest commit, `base` if nothing was added.
+    Built {
+        base: CommitId,
+        top: CommitId,
+        members: Vec<StackMember>,
+    },
+    Failed {
+        reason: String,
+    },
+}
+
+/// One of those that were to be merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackMember {
+    pub agent: AgentId,
+    pub commit: CommitId,
+    pub outcome: MergeOutcome,
+}
+
+/// What became of one candidate in a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MergeOutcome {
-    /// The branch now is `head`.
-    Merged {
+    /// The stack has it; `head` is its merge commit.
+    Merged { head: CommitId },
+    /// What it was to be merged into had it already.
+    UpToDate,
+    /// Left out. Path and conflict text per file, bounded.
+    Conflict { files: Vec<(String, String)> },
+    /// Left out.
+    Failed { reason: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatesOutcome {
+    Ran {
+        gates: Vec<GateRecord>,
+    },
+    /// None of them could be run.
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LandOutcome {
+    /// The branch has it, perhaps for a while; its tip is `head`.
+    Landed {
         head: CommitId,
     },
-    /// The branch had it already.
-    UpToDate,
-    /// Nothing moved. Path and conflict text per file, bounded.
-    Conflict {
-        files: Vec<(String, String)>,
+    /// The branch is not any more where the stack was built. Nothing moved.
+    Moved {
+        head: CommitId,
     },
     Failed {
         reason: String,

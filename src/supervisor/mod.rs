@@ -46,12 +46,13 @@ mod train;
 mod typed;
 mod view;
 
-pub use action::{Action, ClaimFor, NewTask, WorkAsked};
+pub use action::{Action, ClaimFor, NewTask, StackCandidate, WorkAsked};
 pub use canary::{Signals, Trust};
 pub use evidence::{Evidence, Examination, SessionSeen, TranscriptSeen, VitalsSeen};
 pub use input::{
-    Again, Event, HookInput, ImportOutcome, Inventory, MergeOutcome, PushOutcome, QueueView,
-    RemoteOutcome, RescueOutcome, SeenContainer, WorkFound,
+    Again, Event, GatesOutcome, HookInput, ImportOutcome, Inventory, LandOutcome, MergeOutcome,
+    PushOutcome, QueueView, RemoteOutcome, RescueOutcome, SeenContainer, StackMember, StackOutcome,
+    WorkFound,
 };
 pub use policy::{Policy, Proof};
 use pool::NotLent;
@@ -258,13 +259,13 @@ impl Supervisor {
                 outcome,
             } => self.on_rescued(now, &agent, began, outcome),
             Event::Imported { agent, outcome } => self.on_imported(now, &agent, outcome),
-            Event::MergeFinished {
-                agent,
+            Event::StackBuilt { stack, outcome } => self.on_stack_built(now, stack, outcome),
+            Event::GatesFinished {
+                stack,
                 commit,
                 outcome,
-            } => {
-                self.on_merge_finished(now, &agent, &commit, outcome);
-            }
+            } => self.on_gates_finished(now, stack, &commit, outcome),
+            Event::Landed { stack, outcome } => self.on_landed(now, stack, outcome),
             Event::StoreRecovered => self.doubt_everybody(),
             Event::BranchMoved { head } => {
                 self.new_tip(head, None);
@@ -290,6 +291,7 @@ impl Supervisor {
             self.examine_quiet_ones(now);
             self.rescue_at_interval(now);
         }
+        self.expire_train(now, false);
         self.expire_remote(now);
         self.settle(now);
         std::mem::take(&mut self.actions)

@@ -22,6 +22,11 @@ pub struct Policy {
     pub push: bool,
     /// How often the remote is fetched. Git servers tell nobody when a branch moves.
     pub fetch_interval: Duration,
+    /// Candidates that are merged and tested together.
+    pub merge_batch: u32,
+    /// Names of the gates that a stack must pass before it becomes the branch; none: it lands as
+    /// soon as it merges.
+    pub gates: Vec<String>,
     /// Claims of one task before it counts as failed.
     pub task_attempts: u32,
     /// What makes a worker's task done.
@@ -94,6 +99,8 @@ impl Default for Policy {
             workers: 1,
             push: true,
             fetch_interval: Duration::from_secs(30),
+            merge_batch: 5,
+            gates: Vec::new(),
             task_attempts: 3,
             proof: Proof::Commit,
             send_back: 2,

@@ -6,7 +6,7 @@ use super::Supervisor;
 use super::action::Action;
 use super::input::{PushOutcome, RemoteOutcome};
 use super::lifecycle::denied;
-use super::proof::remote;
+use super::proof::{Trouble, remote};
 use crate::model::{Reply, Timestamp};
 
 const PUSH_AGAIN: Duration = Duration::from_secs(30);
@@ -108,7 +108,7 @@ impl Supervisor {
                         &remote(),
                         &commit,
                         "commits pushed to the remote",
-                        &files,
+                        &Trouble::Conflict(&files),
                         Vec::new(),
                     );
                 }
@@ -125,7 +125,9 @@ impl Supervisor {
         if self.fleet.merging.fetch_at.is_some_and(|at| at <= now) && self.fleet.ending().is_none()
         {
             self.fleet.merging.fetch_at = Some(now + self.policy.fetch_interval);
-            self.fetch_now();
+            if !self.fleet.merging.train.wants_peace() {
+                self.fetch_now();
+            }
         }
         if self.fleet.merging.push_retry_at.is_some_and(|at| at <= now) {
             self.fleet.merging.push_retry_at = None;

@@ -11,6 +11,7 @@ pub use super::phase::{AfterStop, Phase, Waits};
 use super::pool::{Lease, Pool};
 use super::proof::{Claimed, Repair};
 use super::rescue::Rescuing;
+use super::train::Train;
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
     AgentId, AttemptNote, CommitId, CredentialId, Ending, Incarnation, Receipt, Role, SessionId,
@@ -221,11 +222,14 @@ pub enum FinishAs {
     Failed,
 }
 
-/// The plain merge queue of the target branch: first come, first merged, one at a time.
+/// The way into the target branch, and to the remote and back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Merging {
     pub waiting: Vec<Candidate>,
-    /// The one being merged now.
+    #[serde(default)]
+    pub train: Train,
+    /// What a version without a train was merging when it ended: it goes back into the line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Candidate>,
     /// Conflicts the manager was asked to resolve, by agent.
     pub conflicts: BTreeMap<AgentId, Conflict>,
@@ -350,7 +354,7 @@ impl Fleet {
             waiting: u32::try_from(
                 self.agents.values().filter(|agent| agent.importing).count()
                     + merging.waiting.len()
-                    + usize::from(merging.current.is_some()),
+                    + merging.train.members().count(),
             )
             .unwrap_or(u32::MAX),
             merged: merging.merged,
@@ -382,6 +386,7 @@ impl Fleet {
         if self.merging.conflicts.values().any(|c| c.paths.is_empty()) {
             return Err("a conflict without a path".into());
         }
+        self.merging.train.check()?;
         self.check_leases()
     }
 }

@@ -7,10 +7,12 @@ use super::Supervisor;
 use super::policy::Proof;
 use super::proof::{Claimed, NO_CHANGE};
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, CommitId, Fault, Missing, Task, TaskId, TaskSource};
+use crate::model::{AgentId, CommitId, Fault, GateRecord, Missing, Task, TaskId, TaskSource};
 
 /// Conflict text per merge task; more helps nobody.
 const CONFLICT_TEXT: usize = 6000;
+/// The end of the gates' logs in a task.
+const GATE_TEXT: usize = 6000;
 const TITLE: usize = 72;
 /// Of an agent's last words, in characters, where the manager is told of them.
 const SAID: usize = 2000;
@@ -312,16 +314,13 @@ fn what_to_mend(
             head.map_or(branch.as_str(), CommitId::as_str)
         ),
         Missing::Gate { gates } => {
-            let mut text = format!("On branch `{branch}` with your work in it, this did not pass:");
-            for gate in gates {
-                let _ = write!(
-                    text,
-                    "\n  gate `{}`; its output ends:\n{}",
-                    gate.name, gate.tail
-                );
-            }
-            text.push_str("\n  Find out why, mend it, run it yourself, and commit.");
-            text
+            let names: Vec<&str> = gates.iter().map(|gate| gate.name.as_str()).collect();
+            format!(
+                "Merged into branch `{branch}`, your work does not pass: {}. Find out why (the branch \
+                 without it passes), mend it, run it yourself, and commit.\n{}",
+                names.join(", "),
+                logs(gates)
+            )
         }
     }
 }
@@ -341,6 +340,60 @@ pub(super) fn unproven(context: &TextContext, claim: &Claimed, cause: &str) -> S
         claim.title,
         claim.said.chars().take(SAID).collect::<String>()
     )
+}
+
+/// For the manager: nobody's change is to blame, so somebody has to look.
+pub(super) fn mend_branch(
+    context: &TextContext,
+    commit: &CommitId,
+    gates: &[GateRecord],
+) -> String {
+    let branch = &context.branch;
+    let mut text = format!(
+        "Branch `{branch}` itself, at {commit}, does not pass its gates, without anybody's new work. \
+         Find out why and mend it on your own branch, which has been brought up to `{branch}` if \
+         that was possible. Change nothing else, run the project's tests, commit, and do not push: \
+         the supervisor takes your commit. If it cannot be mended in the repository, change nothing \
+         and say what is wrong. Then end your turn with a short summary.\n"
+    );
+    text.push_str(&logs(gates));
+    text
+}
+
+/// For the manager: work that its owner did not bring through the gates.
+pub(super) fn red_work(
+    context: &TextContext,
+    owner: &AgentId,
+    commit: &CommitId,
+    title: &str,
+    gates: &[GateRecord],
+) -> String {
+    let branch = &context.branch;
+    let mut text = format!(
+        "Mend a red gate. The work of {owner} ({title}) merges into branch `{branch}`, and then a \
+         gate does not pass that the branch passes without it.\n\n\
+         In /workspace, on your own branch, which has been brought up to `{branch}` if that was \
+         possible: make sure `git status` is clean, run `git merge {commit}`, mend what the gate \
+         complains about, keeping the intent of the work, run the gate's command yourself, and \
+         commit. Do not push: the supervisor takes your commit. Then end your turn with a short \
+         summary.\n"
+    );
+    text.push_str(&logs(gates));
+    text
+}
+
+/// The end of each gate's log, bounded.
+fn logs(gates: &[GateRecord]) -> String {
+    let mut text = String::new();
+    let mut left = GATE_TEXT;
+    for gate in gates {
+        let tail = gate.tail.trim_end();
+        let skip = tail.chars().count().saturating_sub(left);
+        let shown: String = tail.chars().skip(skip).collect();
+        left = left.saturating_sub(shown.chars().count());
+        let _ = write!(text, "\nGate `{}` ended with:\n{shown}\n", gate.name);
+    }
+    text
 }
 
 #[cfg(test)]

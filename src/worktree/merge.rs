@@ -2,6 +2,7 @@
 //! compare-and-set, and a lost race is tried again on the new tip.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::model::CommitId;
 use crate::ports::{ErrorKind, PortError, PortResult};
 
 /// Lost races in a row before the caller is told to come back.
-const MAX_TRIES: u32 = 100;
+pub(super) const MAX_TRIES: u32 = 100;
 
 /// What became of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,16 @@ type Rewrite<'a> = dyn Fn(Option<&[u8]>) -> Option<Vec<u8>> + Send + Sync + 'a;
 /// the same for content it has been applied to already.
 pub struct FileEdit<'a> {
     path: String,
-    rewrite: Box<Rewrite<'a>>,
+    rewrite: Arc<Rewrite<'a>>,
+}
+
+impl Clone for FileEdit<'_> {
+    fn clone(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            rewrite: Arc::clone(&self.rewrite),
+        }
+    }
 }
 
 impl<'a> FileEdit<'a> {
@@ -59,7 +69,7 @@ impl<'a> FileEdit<'a> {
     ) -> Self {
         Self {
             path: path.into(),
-            rewrite: Box::new(rewrite),
+            rewrite: Arc::new(rewrite),
         }
     }
 
@@ -70,7 +80,7 @@ impl<'a> FileEdit<'a> {
 }
 
 /// One try on one tip.
-enum Attempt {
+pub(super) enum Attempt {
     Done(MergeOutcome),
     Move { to: Oid, outcome: MergeOutcome },
 }
@@ -158,7 +168,7 @@ impl GitStore {
         ))
     }
 
-    fn edit_only(
+    pub(super) fn edit_only(
         &self,
         repository: &Repository,
         tip: Oid,
@@ -176,7 +186,7 @@ impl GitStore {
         self.write(repository, message, &edited, &[tip])
     }
 
-    fn combine(
+    pub(super) fn combine(
         &self,
         repository: &Repository,
         ours: Oid,
@@ -311,7 +321,7 @@ impl GitStore {
     }
 }
 
-fn lost_race(cause: &git2::Error) -> bool {
+pub(super) fn lost_race(cause: &git2::Error) -> bool {
     matches!(
         cause.code(),
         ErrorCode::Modified | ErrorCode::Locked | ErrorCode::NotFound

@@ -10,6 +10,7 @@ mod never_lost;
 mod nothing_lost;
 mod remote;
 mod rescue;
+mod train;
 mod work;
 
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! DOES: an action becomes calls on the ports, and its result an event.
 //!
 //! Actions of one agent run in order, different agents side by side; merges have one queue, pushes
-//! and fetches another, so that a remote that hangs holds up no merge. A stop, a look at the screen and a
-//! snapshot at an interval wait for nobody; a snapshot before a launch is done before it.
+//! and fetches another, so that a remote that hangs holds up no merge. Gates, which may run for long, a
+//! stop, a look at the screen and a snapshot at an interval wait for nobody; a snapshot before a launch is
+//! done before it.
 
 mod compose;
 mod deliver;
@@ -13,6 +14,7 @@ mod lend;
 mod refs;
 mod rescue;
 mod session;
+mod train;
 
 pub(super) use launch::settings_hash;
 
@@ -141,7 +143,7 @@ impl Effects {
 
     pub(super) fn start(&mut self, action: Action, credential: Option<CredentialId>) {
         let lane = match &action {
-            Action::Merge { .. } => self.git.clone(),
+            Action::BuildStack { .. } | Action::Land { .. } => self.git.clone(),
             Action::Push { .. } | Action::FetchRemote => self.remote.clone(),
             Action::Launch { agent, .. }
             | Action::Adopt { agent, .. }
@@ -275,12 +277,9 @@ impl Shared {
                 claims,
                 after: _,
             } => self.import(agent, incarnation, head, claims).await,
-            Action::Merge {
-                agent,
-                commit,
-                message,
-                tasks,
-            } => self.merge(agent, commit, message, &tasks).await,
+            Action::BuildStack { stack, candidates } => self.build_stack(stack, candidates).await,
+            Action::RunGates { stack, commit, .. } => self.run_gates(stack, commit).await,
+            Action::Land { stack, from, to } => self.land(stack, from, to).await,
             Action::Push { after } => {
                 if self.doors.wait_or_end(after).await {
                     return;

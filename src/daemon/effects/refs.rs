@@ -1,16 +1,14 @@
-//! Commits: out of a sandbox into the store, into the branch, to the remote and back.
+//! Commits: out of a sandbox into the store, to the remote and back.
 
 use std::time::Duration;
 
 use super::Shared;
 use crate::claude::launch::WORKSPACE;
 use crate::daemon::handle::Input;
-use crate::model::{AgentId, CommitId, Incarnation, RescueCause, SessionId, TaskId};
+use crate::model::{AgentId, CommitId, Incarnation, RescueCause, SessionId};
 use crate::ports::runtime::container_name;
 use crate::ports::{ErrorKind, ExecOutput, ExecSpec, PortError, PortResult};
-use crate::supervisor::{
-    Event, ImportOutcome, MergeOutcome, PushOutcome, RemoteOutcome, WorkAsked, WorkFound,
-};
+use crate::supervisor::{Event, ImportOutcome, PushOutcome, RemoteOutcome, WorkAsked, WorkFound};
 use crate::worktree::{self, BundleSource, GitStore, sandbox};
 
 /// A bundle larger than this is refused: the new commits of one task.
@@ -141,47 +139,6 @@ impl Shared {
         }
     }
 
-    pub(super) async fn merge(
-        &self,
-        agent: AgentId,
-        commit: CommitId,
-        message: String,
-        tasks: &[TaskId],
-    ) {
-        let _turn = self.branch.lock().await;
-        let edits = self.lists.edits_with(tasks);
-        let wanted = commit.clone();
-        let merged = super::super::blocking(&self.house.git, move |git| {
-            git.merge(&wanted, &message, &edits)
-        })
-        .await;
-        let outcome = match merged {
-            Ok(
-                worktree::MergeOutcome::Merged { commit: head, .. }
-                | worktree::MergeOutcome::FastForwarded { commit: head },
-            ) => MergeOutcome::Merged { head },
-            Ok(worktree::MergeOutcome::UpToDate) => MergeOutcome::UpToDate,
-            Ok(worktree::MergeOutcome::Conflict { files }) => MergeOutcome::Conflict {
-                files: pairs(files),
-            },
-            Err(error) => MergeOutcome::Failed {
-                reason: error.chain(),
-            },
-        };
-        tracing::info!(%agent, commit = commit.short(), ?outcome, "merge");
-        if let MergeOutcome::Merged { head } = &outcome {
-            self.look_for_direction(head).await;
-        }
-        self.measure().await;
-        self.driver
-            .tell(Event::MergeFinished {
-                agent,
-                commit,
-                outcome,
-            })
-            .await;
-    }
-
     pub(super) async fn push(&self) {
         let pushed = super::super::blocking(&self.house.git, |git| {
             let outcome = git.push()?;
@@ -244,7 +201,7 @@ impl Shared {
     }
 
     /// The branch has moved, by a merge or by the remote: the direction may have come or gone with it.
-    async fn look_for_direction(&self, head: &CommitId) {
+    pub(super) async fn look_for_direction(&self, head: &CommitId) {
         match self.lists.direction_present(head.clone()).await {
             Ok(present) => self.driver.tell(Event::DirectionSeen { present }).await,
             Err(error) => {
@@ -254,7 +211,7 @@ impl Shared {
     }
 
     /// Ahead and behind of every agent's newest imported commit.
-    async fn measure(&self) {
+    pub(super) async fn measure(&self) {
         let agents = crate::daemon::prepare::agents(&self.house.config);
         let measured = super::super::blocking(&self.house.git, move |git| {
             let branch = git.branch_head()?;
@@ -288,7 +245,7 @@ fn succeeded(output: ExecOutput, what: &str) -> PortResult<ExecOutput> {
     Err(PortError::new(ErrorKind::Broken, text))
 }
 
-fn pairs(files: Vec<worktree::ConflictFile>) -> Vec<(String, String)> {
+pub(super) fn pairs(files: Vec<worktree::ConflictFile>) -> Vec<(String, String)> {
     files
         .into_iter()
         .map(|file| (file.path, file.hunks))

@@ -1,11 +1,12 @@
-//! Conflicts that the manager is asked to resolve.
+//! What the train did not accept: a conflict or a red gate. Its owner is asked to mend it, then the
+//! manager.
 
 use super::super::Supervisor;
 use super::super::action::{Action, NewTask};
 use super::super::state::{Candidate, Conflict, Phase};
 use super::super::texts;
 use super::claim::Claimed;
-use crate::model::{AgentId, CommitId, Missing, TaskId, TaskSource, Timestamp};
+use crate::model::{AgentId, CommitId, GateRecord, Missing, TaskId, TaskSource, Timestamp};
 
 /// Times the manager is asked to merge one commit before a person is told.
 const ASKED_TO_MERGE: u32 = 2;
@@ -13,6 +14,46 @@ const ASKED_TO_MERGE: u32 = 2;
 /// Commits that came from the remote, in the conflict table.
 pub(in crate::supervisor) fn remote() -> AgentId {
     AgentId::new("remote")
+}
+
+/// Why the train did not accept a commit.
+pub(in crate::supervisor) enum Trouble<'a> {
+    /// Path and conflict text per file.
+    Conflict(&'a [(String, String)]),
+    /// The gates that did not pass.
+    Red(&'a [GateRecord]),
+}
+
+impl Trouble<'_> {
+    /// Where it is, for tables: paths, or gates.
+    fn places(&self) -> Vec<String> {
+        match self {
+            Self::Conflict(files) => files.iter().map(|(path, _)| path.clone()).collect(),
+            Self::Red(gates) => gates
+                .iter()
+                .map(|gate| format!("gate {}", gate.name))
+                .collect(),
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let places = self.places().join(", ");
+        match self {
+            Self::Conflict(_) => format!("conflicts in {places}"),
+            Self::Red(_) => format!("does not pass {places} once it is merged"),
+        }
+    }
+
+    fn missing(&self) -> Missing {
+        match self {
+            Self::Conflict(_) => Missing::Merge {
+                paths: self.places(),
+            },
+            Self::Red(gates) => Missing::Gate {
+                gates: gates.to_vec(),
+            },
+        }
+    }
 }
 
 impl Supervisor {
@@ -122,10 +163,11 @@ impl Supervisor {
         id: &AgentId,
         commit: &CommitId,
         title: &str,
-        files: &[(String, String)],
+        trouble: &Trouble<'_>,
         tasks: Vec<TaskId>,
     ) {
-        let paths: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
+        let merges = matches!(trouble, Trouble::Red(_));
+        let says = trouble.in_words();
         let asked = self
             .fleet
             .merging
@@ -135,11 +177,11 @@ impl Supervisor {
         *asked += 1;
         let times = *asked;
         let counted = self.fleet.agents.get(id).is_some_and(|a| a.mends_conflict);
-        if times == 1 && !counted {
+        if times == 1 && !counted && !merges {
             self.fleet.merging.conflicts_seen += 1;
         }
         let task = TaskId::new(format!("merge-{id}-{}-{times}", commit.short()));
-        let text = format!("{} conflicts in {}", commit.short(), paths.join(", "));
+        let text = format!("{} {says}", commit.short());
         if times > ASKED_TO_MERGE {
             let hint =
                 format!("merge {commit} into the branch by hand and push; it is in the store");
@@ -149,14 +191,14 @@ impl Supervisor {
                 &format!("{text}, and the manager did not resolve it"),
                 Some(hint),
             );
-            self.give_up_all(now, id, &tasks, &paths);
+            self.give_up_all(now, id, &tasks, &says);
             return;
         }
         self.notice(
             now,
             Some(id),
             &text,
-            Some("the manager is asked to merge it".into()),
+            Some("the manager is asked to mend it".into()),
         );
         let context = self.text_context(&AgentId::manager());
         // The manager's own work is not merged into itself: the branch is.
@@ -164,11 +206,14 @@ impl Supervisor {
             Some(head) if *id == AgentId::manager() => head,
             _ => commit,
         };
-        let description = texts::merge_conflict(&context, id, wanted, title, files);
+        let description = match trouble {
+            Trouble::Conflict(files) => texts::merge_conflict(&context, id, wanted, title, files),
+            Trouble::Red(gates) => texts::red_work(&context, id, commit, title, gates),
+        };
         let conflict = Conflict {
             commit: commit.clone(),
             task: task.clone(),
-            paths,
+            paths: trouble.places(),
             later: None,
             tasks,
             seen: false,
@@ -186,31 +231,31 @@ impl Supervisor {
         }));
     }
 
-    /// A conflict goes back to the agent whose work it is, if that claims something with it and has
-    /// not been asked too often; then the manager is asked.
-    pub(super) fn does_not_merge(
+    /// It goes back to the agent whose work it is, if that claims something with it and has not been
+    /// asked too often; then the manager is asked.
+    pub(super) fn not_accepted(
         &mut self,
         now: Timestamp,
         candidate: &Candidate,
-        files: &[(String, String)],
+        trouble: &Trouble<'_>,
     ) {
         let id = &candidate.agent;
-        if self.owner_mends(candidate) {
-            let paths: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
-            self.recall(candidate, |claim| {
-                let paths = paths.clone();
-                claim.missing = vec![Missing::Merge { paths }];
-            });
+        if !self.owner_mends(candidate) {
+            let (commit, title) = (&candidate.commit, &candidate.title);
+            self.conflicted(now, id, commit, title, trouble, candidate.tasks.clone());
+            return;
+        }
+        self.recall(candidate, |claim| claim.missing = vec![trouble.missing()]);
+        let mut more = String::new();
+        if let Trouble::Conflict(files) = trouble {
+            more = texts::hunks(files);
             if let Some(agent) = self.fleet.agents.get_mut(id)
                 && !std::mem::replace(&mut agent.mends_conflict, true)
             {
                 self.fleet.merging.conflicts_seen += 1;
             }
-            self.send_back(now, id, &texts::hunks(files));
-            return;
         }
-        let (commit, title) = (&candidate.commit, &candidate.title);
-        self.conflicted(now, id, commit, title, files, candidate.tasks.clone());
+        self.send_back(now, id, &more);
     }
 
     fn owner_mends(&self, candidate: &Candidate) -> bool {
@@ -228,7 +273,7 @@ impl Supervisor {
                 .is_some_and(|first| rounds.fold(first, u32::max) < limit)
     }
 
-    fn give_up_all(&mut self, now: Timestamp, id: &AgentId, tasks: &[TaskId], paths: &[String]) {
+    fn give_up_all(&mut self, now: Timestamp, id: &AgentId, tasks: &[TaskId], says: &str) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -236,10 +281,7 @@ impl Supervisor {
         let claims = std::mem::take(&mut agent.claims);
         let (over, open): (Vec<Claimed>, Vec<Claimed>) = claims.into_iter().partition(named);
         agent.claims = open;
-        let cause = format!(
-            "conflicts in {}, which neither it nor the manager resolved",
-            paths.join(", ")
-        );
+        let cause = format!("{says}, which neither it nor the manager mended");
         for claim in over {
             self.give_up(now, id, claim, &cause, false);
         }

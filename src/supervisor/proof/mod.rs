@@ -16,7 +16,7 @@ mod taking;
 
 pub(super) use claim::NO_CHANGE;
 pub use claim::{Claimed, Repair};
-pub(super) use conflict::remote;
+pub(super) use conflict::{Trouble, remote};
 pub(super) use taking::TAKE_AGAIN;
 
 use super::Supervisor;
@@ -29,29 +29,21 @@ impl Supervisor {
     pub(super) fn judge(&mut self, now: Timestamp, candidate: &Candidate, verdict: Verdict) {
         let id = &candidate.agent;
         match verdict {
-            Verdict::Landed { head } => {
-                self.prove(now, candidate, Some(head), &[]);
+            Verdict::Landed { head, gates } | Verdict::UpToDate { head, gates } => {
+                self.prove(now, candidate, &head, &gates);
                 self.count_resolved(id);
                 self.judge_conflicts(now, id);
             }
-            Verdict::UpToDate => {
-                let head = self.fleet.branch_head.clone();
-                self.prove(now, candidate, head, &[]);
-                self.count_resolved(id);
-                self.judge_conflicts(now, id);
+            Verdict::Conflict { files } => {
+                self.not_accepted(now, candidate, &Trouble::Conflict(&files));
             }
-            Verdict::Conflict { files } => self.does_not_merge(now, candidate, &files),
+            Verdict::Red { gates } => self.not_accepted(now, candidate, &Trouble::Red(&gates)),
+            // It stays in the line, and what is claimed with it on its way.
             Verdict::Failed { reason } => {
                 let commit = candidate.commit.short();
                 let text = format!("its commit {commit} could not be merged: {reason}");
                 let hint = "it is tried again soon";
                 self.notice(now, Some(id), &text, Some(hint.into()));
-                self.recall(candidate, |_| {});
-                if let Some(agent) = self.fleet.agents.get_mut(id) {
-                    agent.imported = None;
-                    agent.offered = None;
-                    agent.import_at = Some(now + TAKE_AGAIN);
-                }
             }
         }
     }
@@ -61,7 +53,7 @@ impl Supervisor {
         &mut self,
         now: Timestamp,
         candidate: &Candidate,
-        landed: Option<CommitId>,
+        landed: &CommitId,
         gates: &[GateRecord],
     ) {
         let id = &candidate.agent;
@@ -73,7 +65,7 @@ impl Supervisor {
         let (proven, open): (Vec<Claimed>, Vec<Claimed>) = claims.into_iter().partition(came);
         agent.claims = open;
         for claim in proven {
-            self.proven(now, id, &claim, landed.clone(), gates);
+            self.proven(now, id, &claim, Some(landed.clone()), gates);
         }
     }
 

@@ -90,7 +90,7 @@ impl World {
             let wanted = self.git.named_in(text);
             return self.git.resolve(agent, &wanted);
         }
-        if agent.worker_number().is_some() {
+        if agent.worker_number().is_some() || text.contains("does not pass its gates") {
             return self.git.work(agent);
         }
         if text.contains("Decide what becomes of a task") {

@@ -102,7 +102,7 @@ impl World {
             }
         }
         let merging = &fleet.merging;
-        if merging.current.is_some() || !merging.waiting.is_empty() {
+        if merging.train.run.is_some() || !merging.waiting.is_empty() {
             left.push("merges wait".to_owned());
         }
         if !merging.conflicts.is_empty() {

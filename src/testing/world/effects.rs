@@ -133,6 +133,11 @@ impl World {
         self.inbox.extend(result);
     }
 
+    /// Gates that run until they are released.
+    pub(super) fn holds(&self, waiting: &Waiting) -> bool {
+        self.gates_held && matches!(waiting.action, Action::RunGates { .. })
+    }
+
     fn keep_attempts(&mut self, task: &TaskId, fence: u64, past: &[AttemptNote]) {
         if let Some(last) = past.last() {
             let now = self.now;
@@ -143,7 +148,8 @@ impl World {
     /// Carries out the first action that is due. False if there is none.
     pub fn step(&mut self) -> bool {
         let now = self.now;
-        let Some(place) = self.outbox.iter().position(|w| w.at <= now) else {
+        let due = |w: &Waiting| w.at <= now && !self.holds(w);
+        let Some(place) = self.outbox.iter().position(due) else {
             return false;
         };
         let Waiting { action, .. } = self.outbox.remove(place);
@@ -231,13 +237,21 @@ impl World {
                 let events = kept.flatten().into_iter().chain([imported]);
                 return self.after_effect(events.collect());
             }
-            Action::Merge { agent, commit, .. } => {
-                let outcome = self.git.merge(&commit);
-                Some(Event::MergeFinished {
-                    agent,
+            Action::BuildStack { stack, candidates } => {
+                let outcome = self.git.build_stack(&candidates);
+                Some(Event::StackBuilt { stack, outcome })
+            }
+            Action::RunGates { stack, commit, .. } => {
+                let outcome = self.git.run_gates(&self.policy.gates, &commit);
+                Some(Event::GatesFinished {
+                    stack,
                     commit,
                     outcome,
                 })
+            }
+            Action::Land { stack, from, to } => {
+                let outcome = self.git.land(&from, &to);
+                Some(Event::Landed { stack, outcome })
             }
             Action::Push { .. } => Some(Event::PushFinished(self.git.push())),
             Action::FetchRemote => Some(Event::RemoteFetched(self.git.fetch())),

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{AgentId, CommitId, CommitNote, Span, Work};
-use crate::supervisor::{MergeOutcome, PushOutcome, RemoteOutcome};
+use crate::model::{AgentId, CommitId, CommitNote, GateOutcome, GateRecord, Span, Work};
+use crate::supervisor::{
+    GatesOutcome, LandOutcome, MergeOutcome, PushOutcome, RemoteOutcome, StackCandidate,
+    StackMember, StackOutcome,
+};
 
 type Contents = BTreeSet<CommitId>;
 
@@ -27,7 +30,15 @@ pub struct WorldGit {
     /// What the remote says instead of taking a push, once per entry.
     pub push_faults: Vec<PushOutcome>,
     pub fetch_faults: Vec<String>,
+    /// One candidate, or a whole stack, that cannot be merged, once per entry.
     pub merge_faults: Vec<String>,
+    pub stack_faults: Vec<String>,
+    /// Gates that cannot be run, once per entry.
+    pub gate_faults: Vec<String>,
+    /// The gate that the next commit of this agent will not pass; `remote` for commits of others.
+    pub red_on_demand: BTreeMap<String, String>,
+    /// Commits on which a gate is red, and those that mend them.
+    red: BTreeMap<CommitId, (String, Vec<CommitId>)>,
 }
 
 impl Default for WorldGit {
@@ -45,6 +56,10 @@ impl Default for WorldGit {
             push_faults: Vec::new(),
             fetch_faults: Vec::new(),
             merge_faults: Vec::new(),
+            stack_faults: Vec::new(),
+            gate_faults: Vec::new(),
+            red_on_demand: BTreeMap::new(),
+            red: BTreeMap::new(),
         };
         let root = git.commit(&[]);
         git.branch = root.clone();
@@ -90,6 +105,7 @@ impl WorldGit {
             self.conflicting.insert(commit.clone(), path);
         }
         self.authors.insert(commit.clone(), agent.clone());
+        self.mends_or_breaks(agent.as_str(), &commit);
         self.heads.insert(agent.clone(), commit);
     }
 
@@ -115,6 +131,19 @@ impl WorldGit {
             commits: own.iter().map(note).collect(),
             commit_count: u32::try_from(own.len()).unwrap_or(u32::MAX),
             ..Work::default()
+        }
+    }
+
+    /// Whoever commits on top of something red mends it, and may break something else.
+    fn mends_or_breaks(&mut self, author: &str, commit: &CommitId) {
+        let below = self.contents(commit);
+        for (red, (_, mends)) in &mut self.red {
+            if below.contains(red) {
+                mends.push(commit.clone());
+            }
+        }
+        if let Some(gate) = self.red_on_demand.remove(author) {
+            self.red.insert(commit.clone(), (gate, Vec::new()));
         }
     }
 
@@ -160,20 +189,84 @@ impl WorldGit {
             .cloned()
     }
 
-    pub fn merge(&mut self, commit: &CommitId) -> MergeOutcome {
+    /// Merges these one on the other; the branch stays where it is.
+    pub fn build_stack(&mut self, candidates: &[StackCandidate]) -> StackOutcome {
+        if let Some(reason) = self.stack_faults.pop() {
+            return StackOutcome::Failed { reason };
+        }
+        let base = self.branch.clone();
+        let mut top = base.clone();
+        let mut members = Vec::new();
+        for candidate in candidates {
+            let outcome = self.merge(&mut top, &candidate.commit);
+            members.push(StackMember {
+                agent: candidate.agent.clone(),
+                commit: candidate.commit.clone(),
+                outcome,
+            });
+        }
+        StackOutcome::Built { base, top, members }
+    }
+
+    fn merge(&mut self, top: &mut CommitId, commit: &CommitId) -> MergeOutcome {
         if let Some(reason) = self.merge_faults.pop() {
             return MergeOutcome::Failed { reason };
         }
-        if self.branch_contains(commit) {
+        if self.contents(top).contains(commit) {
             return MergeOutcome::UpToDate;
         }
-        if let Some(path) = self.conflict(commit, &self.branch) {
+        if let Some(path) = self.conflict(commit, top) {
             let files = vec![(path, "<<<<<<<".to_owned())];
             return MergeOutcome::Conflict { files };
         }
-        self.branch = self.joined(&self.branch.clone(), commit);
-        MergeOutcome::Merged {
-            head: self.branch.clone(),
+        *top = self.joined(top, commit);
+        MergeOutcome::Merged { head: top.clone() }
+    }
+
+    pub fn land(&mut self, from: &CommitId, to: &CommitId) -> LandOutcome {
+        if self.branch_contains(to) {
+            let head = self.branch.clone();
+            return LandOutcome::Landed { head };
+        }
+        if self.branch != *from {
+            let head = self.branch.clone();
+            return LandOutcome::Moved { head };
+        }
+        self.branch = to.clone();
+        LandOutcome::Landed { head: to.clone() }
+    }
+
+    /// Each of `names` on that commit: red if it has a commit that is red there and none that mends
+    /// it.
+    pub fn run_gates(&mut self, names: &[String], commit: &CommitId) -> GatesOutcome {
+        if let Some(reason) = self.gate_faults.pop() {
+            return GatesOutcome::Failed { reason };
+        }
+        let contents = self.contents(commit);
+        let red = |name: &String| {
+            self.red.iter().any(|(id, (gate, mends))| {
+                gate == name
+                    && contents.contains(id)
+                    && !mends.iter().any(|mend| contents.contains(mend))
+            })
+        };
+        let gates = names.iter().map(|name| GateRecord {
+            name: name.clone(),
+            outcome: if red(name) {
+                GateOutcome::Failed
+            } else {
+                GateOutcome::Passed
+            },
+            flaky: false,
+            cached: false,
+            commit: commit.clone(),
+            tree: format!("tree of {commit}"),
+            milliseconds: 1000,
+            log: String::new(),
+            tail: String::new(),
+        });
+        GatesOutcome::Ran {
+            gates: gates.collect(),
         }
     }
 
@@ -197,6 +290,7 @@ impl WorldGit {
         if let Some(path) = self.conflicts_on_demand.remove("remote") {
             self.conflicting.insert(self.remote.clone(), path);
         }
+        self.mends_or_breaks("remote", &self.remote.clone());
     }
 
     pub fn push(&mut self) -> PushOutcome {

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use crate::model::{
-    AgentId, CommitId, CredentialView, HookAnswer, HookFact, Reply, RescueCause, Screen, Window,
+    AgentId, CommitId, CredentialView, GateRecord, HookAnswer, HookFact, Reply, RescueCause,
+    Screen, Window,
 };
 use crate::supervisor::{
-    Action, AgentState, Event, Fleet, ImportOutcome, Inventory, MergeOutcome, PushOutcome,
-    RemoteOutcome, RescueOutcome, SeenContainer,
+    Action, AgentState, Event, Fleet, GatesOutcome, ImportOutcome, Inventory, LandOutcome,
+    MergeOutcome, PushOutcome, RemoteOutcome, RescueOutcome, SeenContainer, StackCandidate,
+    StackOutcome,
 };
 
 const TEXT: usize = 60;
@@ -143,11 +145,28 @@ pub(super) fn event(event: &Event) -> Option<String> {
             }
             ImportOutcome::Failed { reason } => format!("{agent} import failed: {reason}"),
         },
-        Event::MergeFinished {
-            agent,
+        Event::StackBuilt { stack, outcome } => format!("stack {stack}{}", built(outcome)),
+        Event::GatesFinished {
+            stack,
             commit: id,
             outcome,
-        } => format!("merge of {agent} {}: {}", commit(id), merged(outcome)),
+        } => format!(
+            "gates of stack {stack} on {}: {}",
+            commit(id),
+            gates(outcome)
+        ),
+        Event::Landed { stack, outcome } => match outcome {
+            LandOutcome::Landed { head } => {
+                format!("stack {stack} landed: the branch is {}", commit(head))
+            }
+            LandOutcome::Moved { head } => {
+                format!(
+                    "stack {stack} not landed: the branch has moved to {}",
+                    commit(head)
+                )
+            }
+            LandOutcome::Failed { reason } => format!("stack {stack} not landed: {reason}"),
+        },
         Event::StoreRecovered => "the store takes writes again".to_owned(),
         Event::BranchMoved { head } => format!("branch moved to {}", commit(head)),
         Event::PushFinished(outcome) => match outcome {
@@ -170,9 +189,32 @@ pub(super) fn event(event: &Event) -> Option<String> {
     })
 }
 
+fn built(outcome: &StackOutcome) -> String {
+    match outcome {
+        StackOutcome::Failed { reason } => format!(" not built: {reason}"),
+        StackOutcome::Built { base, top, members } => {
+            let mut line = format!(" on {} is {}", commit(base), commit(top));
+            for member in members {
+                let (agent, id) = (&member.agent, commit(&member.commit));
+                let _ = write!(line, "; {agent} {id} {}", merged(&member.outcome));
+            }
+            line
+        }
+    }
+}
+
+fn gates(outcome: &GatesOutcome) -> String {
+    let gates = match outcome {
+        GatesOutcome::Failed { reason } => return format!("failed: {reason}"),
+        GatesOutcome::Ran { gates } => gates,
+    };
+    let word = |gate: &GateRecord| format!("{} {:?}", gate.name, gate.outcome).to_lowercase();
+    gates.iter().map(word).collect::<Vec<String>>().join(", ")
+}
+
 fn merged(outcome: &MergeOutcome) -> String {
     match outcome {
-        MergeOutcome::Merged { head } => format!("the branch is {}", commit(head)),
+        MergeOutcome::Merged { .. } => "merged".into(),
         MergeOutcome::UpToDate => "up to date".into(),
         MergeOutcome::Conflict { files } => {
             let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
@@ -258,12 +300,24 @@ pub(super) fn action(action: &Action) -> Option<String> {
         }
         Action::CreateTask(new) => format!("create {} for {}", new.id, new.owner),
         Action::Import { agent, .. } => format!("import {agent}"),
-        Action::Merge {
-            agent,
+        Action::BuildStack { stack, candidates } => {
+            let one = |c: &StackCandidate| {
+                format!("{} {}: {}", c.agent, commit(&c.commit), cut(&c.message))
+            };
+            let all: Vec<String> = candidates.iter().map(one).collect();
+            format!("stack {stack}: {}", all.join("; "))
+        }
+        Action::RunGates {
+            stack,
             commit: id,
-            message,
-            ..
-        } => format!("merge {agent} {}: {}", commit(id), cut(message)),
+            all,
+        } => {
+            let which = if *all { "all gates" } else { "gates" };
+            format!("run {which} of stack {stack} on {}", commit(id))
+        }
+        Action::Land { stack, from, to } => {
+            format!("land stack {stack}: {} to {}", commit(from), commit(to))
+        }
         Action::Push { .. } => "push".into(),
         Action::Rescue { agent, cause, .. } if *cause != RescueCause::Interval => {
             format!("rescue {agent} {}", cause.as_str())

@@ -79,6 +79,8 @@ pub struct World {
     pub containers: BTreeMap<(AgentId, Incarnation), Container>,
     pub outbox: Vec<Waiting>,
     pub engine_up: bool,
+    /// Gates that were asked for run on until they are released.
+    pub gates_held: bool,
     /// Launches that fail, with whether trying again can help.
     pub launch_faults: Vec<bool>,
     /// Lendings that will not arrive.
@@ -141,6 +143,7 @@ impl World {
             containers: BTreeMap::new(),
             outbox: Vec::new(),
             engine_up: true,
+            gates_held: false,
             launch_faults: Vec::new(),
             lend_faults: 0,
             plans: Vec::new(),
@@ -213,7 +216,7 @@ impl World {
         let queue = self.queue.view(&self.policy.agents());
         self.observe(Event::QueueChanged(queue));
         if let Some(supervisor) = &mut self.supervisor {
-            let actions = supervisor.resume_merging();
+            let actions = supervisor.resume_merging(self.now);
             self.decided(actions);
         }
         self.observe(Event::DirectionSeen { present: direction });
@@ -405,7 +408,8 @@ impl World {
     /// The next moment something happens by itself.
     pub fn next_moment(&self) -> Option<Timestamp> {
         let deadline = self.supervisor.as_ref().and_then(Supervisor::next_deadline);
-        let waiting = self.outbox.iter().map(|w| w.at);
+        let free = |w: &&Waiting| !self.holds(w);
+        let waiting = self.outbox.iter().filter(free).map(|w| w.at);
         waiting.chain(deadline.map(|(at, _)| at)).min()
     }
 

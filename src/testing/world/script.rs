@@ -100,6 +100,18 @@ impl Script {
                 });
                 true
             }
+            ["gates", "break"] => {
+                world.git.gate_faults.push("no room on the disk".into());
+                true
+            }
+            [state @ ("hold" | "release"), "gates"] => {
+                world.gates_held = *state == "hold";
+                true
+            }
+            ["gates", names @ ..] => {
+                world.policy.gates = names.iter().map(|name| (*name).to_owned()).collect();
+                true
+            }
             ["daemon", "starts"] => {
                 world.start_daemon(true);
                 true
@@ -151,6 +163,10 @@ impl Script {
                 world.git.push_faults.push(PushOutcome::Denied { reason });
                 true
             }
+            ["merge", "fails", reason] => {
+                world.git.merge_faults.push((*reason).to_owned());
+                true
+            }
             ["rescue", "fails"] => {
                 world.rescue_faults += 1;
                 true
@@ -176,7 +192,7 @@ impl Script {
 
     fn of_agent(world: &mut World, verb: &str, name: &str, rest: &[&str]) -> Result<bool, String> {
         let agent = AgentId::new(name);
-        if !world.minds.contains_key(&agent) && verb != "conflict" && verb != "restart" {
+        if !world.minds.contains_key(&agent) && !["conflict", "red", "restart"].contains(&verb) {
             return Err(format!("there is no agent `{name}`"));
         }
         let applied = match (verb, rest) {
@@ -245,6 +261,11 @@ impl Script {
             ("conflict", [path]) => {
                 let demand = &mut world.git.conflicts_on_demand;
                 demand.insert(name.to_owned(), (*path).to_owned());
+                true
+            }
+            ("red", [gate]) => {
+                let demand = &mut world.git.red_on_demand;
+                demand.insert(name.to_owned(), (*gate).to_owned());
                 true
             }
             (verb, rest) => Self::prepare(world, &agent, verb, rest)?,

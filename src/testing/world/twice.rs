@@ -36,7 +36,7 @@ impl Twice {
 }
 
 /// The kinds of actions; a new one belongs here and into the simulation's scripts.
-pub const ACTION_KINDS: [&str; 22] = [
+pub const ACTION_KINDS: [&str; 24] = [
     "Rescue",
     "NoteAttempts",
     "CheckSession",
@@ -55,7 +55,9 @@ pub const ACTION_KINDS: [&str; 22] = [
     "CreateTask",
     "ReadTaskLists",
     "Import",
-    "Merge",
+    "BuildStack",
+    "RunGates",
+    "Land",
     "Push",
     "FetchRemote",
     "Finish",
@@ -79,7 +81,9 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
         Action::CreateTask(_) => "CreateTask",
         Action::ReadTaskLists => "ReadTaskLists",
         Action::Import { .. } => "Import",
-        Action::Merge { .. } => "Merge",
+        Action::BuildStack { .. } => "BuildStack",
+        Action::RunGates { .. } => "RunGates",
+        Action::Land { .. } => "Land",
         Action::Push { .. } => "Push",
         Action::FetchRemote => "FetchRemote",
         Action::Finish { .. } => "Finish",
@@ -93,7 +97,7 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 27] = [
+pub const EVENT_KINDS: [&str; 29] = [
     "TaskCreated",
     "Rescued",
     "SessionChecked",
@@ -114,7 +118,9 @@ pub const EVENT_KINDS: [&str; 27] = [
     "ClaimLost",
     "TaskFinished",
     "Imported",
-    "MergeFinished",
+    "StackBuilt",
+    "GatesFinished",
+    "Landed",
     "StoreRecovered",
     "BranchMoved",
     "PushFinished",
@@ -144,7 +150,9 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::TaskFinished { .. } => "TaskFinished",
         Event::Rescued { .. } => "Rescued",
         Event::Imported { .. } => "Imported",
-        Event::MergeFinished { .. } => "MergeFinished",
+        Event::StackBuilt { .. } => "StackBuilt",
+        Event::GatesFinished { .. } => "GatesFinished",
+        Event::Landed { .. } => "Landed",
         Event::StoreRecovered => "StoreRecovered",
         Event::BranchMoved { .. } => "BranchMoved",
         Event::PushFinished(_) => "PushFinished",
