@@ -369,6 +369,15 @@ pub(super) fn red_work(
     gates: &[GateRecord],
 ) -> String {
     let branch = &context.branch;
+    if *owner == context.agent {
+        return format!(
+            "Mend a red gate. Your own commit {commit} merges into branch `{branch}`, and then a gate \
+             does not pass that the branch passes without it. Mend it on your own branch, run the \
+             gate's command yourself, and commit. Do not push. Then end your turn with a short \
+             summary.\n{}",
+            logs(gates)
+        );
+    }
     let mut text = format!(
         "Mend a red gate. The work of {owner} ({title}) merges into branch `{branch}`, and then a \
          gate does not pass that the branch passes without it.\n\n\

@@ -93,6 +93,9 @@ impl World {
         if agent.worker_number().is_some() || text.contains("does not pass its gates") {
             return self.git.work(agent);
         }
+        if text.contains("Mend a red gate. Your own") {
+            return self.git.work(agent);
+        }
         if text.contains("Decide what becomes of a task") {
             return;
         }

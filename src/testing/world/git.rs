@@ -154,6 +154,7 @@ impl WorldGit {
         let commit = self.commit(&parents);
         self.resolutions
             .insert(commit.clone(), self.contents(&commit));
+        self.mends_or_breaks(agent.as_str(), &commit);
         self.heads.insert(agent.clone(), commit);
     }
 
