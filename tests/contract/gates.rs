@@ -229,7 +229,8 @@ use GateOutcome::{Broken, Failed, Passed, TimedOut};
 async fn a_gate_sees_exactly_the_tree_with_its_history(world: World) {
     // The branch is ahead of what `origin` had: a gate can see what is new.
     let gates = world.gate(
-        r#"set -ex
+        // One output: the order between two is not kept.
+        r#"exec 2>&1; set -ex
         test "$ORCHESTRATOR_GATE" = test; test "$ORCHESTRATOR_BRANCH" = main; test "$CI" = true
         test "$(git rev-parse HEAD)" = "$ORCHESTRATOR_COMMIT"
         test "$(git rev-parse --abbrev-ref HEAD)" = main
