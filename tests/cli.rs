@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use orchestrator::api::{Access, bind_unix, router, serve_unix};
 use orchestrator::cli::Exit;
 use orchestrator::client::registry::{self, Entry};
-use orchestrator::control::{ControlError, ControlPort, Ending, Reply, Request, StatusReport};
+use orchestrator::control::{
+    ControlError, ControlPort, Ending, GateRequest, GateStream, Refusal, Reply, Request,
+    StatusReport,
+};
 use orchestrator::coordination::rules::{self, Claimant};
 use orchestrator::coordination::view::View;
 use orchestrator::coordination::{NewTask, Retry};
@@ -21,8 +24,8 @@ use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
 use orchestrator::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Explanation, HookAnswer, HookReport, Incarnation,
-    Role, TaskContext, TaskId, TaskSource, Timestamp,
+    About, AgentId, AttemptEnd, AttemptNote, Explanation, GateView, HookAnswer, HookReport,
+    Incarnation, Role, TaskContext, TaskId, TaskSource, Timestamp,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -219,6 +222,14 @@ impl ControlPort for Fleet {
         Ok(Some(serde_json::from_value(why).unwrap()))
     }
 
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Refusal>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
         Ok(tasks().page(&filter))
     }
@@ -393,6 +404,7 @@ fn help_teaches_with_examples_and_lists_the_exit_codes() {
         "attach",
         "logs",
         "credentials",
+        "gates",
         "restart",
         "plan",
         "fetch",

@@ -9,6 +9,7 @@
 mod access;
 mod bind;
 mod codes;
+mod gates;
 mod handlers;
 mod keeping;
 mod limits;

@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 
-use super::{Access, Code, Problem, access, handlers, keeping, stream, tasks};
+use super::{Access, Code, Problem, access, gates, handlers, keeping, stream, tasks};
 use crate::control::Control;
 
 /// The largest body any route takes. The only one with a body takes some 20 bytes.
@@ -49,6 +49,8 @@ pub fn router(control: Control, access: Access) -> Router {
                 &format!("{prefix}/credentials/{{id}}/retry"),
                 post(handlers::retry_credential),
             )
+            .route(&format!("{prefix}/gates"), get(gates::list))
+            .route(&format!("{prefix}/gates/run"), post(gates::run))
             .route(&format!("{prefix}/tasks"), get(tasks::list))
             .route(&format!("{prefix}/tasks/{{id}}"), get(tasks::show))
             .route(

@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::model::view::FleetView;
 
 /// A comment is sent when nothing happened for so long, so that both sides notice a dead peer.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Ends streams when the server goes; put into each request by `serve`.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    init, logs, man, rescue, restart, status, task, trash, up, view, worktree,
+    gates, init, logs, man, rescue, restart, status, task, trash, up, view, worktree,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -65,6 +65,7 @@ pub enum Command {
     Attach(attach::AttachArgs),
     Logs(logs::LogsArgs),
     Credentials(credentials::CredentialsArgs),
+    Gates(gates::GatesArgs),
     Restart(restart::RestartArgs),
     Rescue(rescue::RescueArgs),
     Worktree(worktree::WorktreeArgs),

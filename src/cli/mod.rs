@@ -21,6 +21,7 @@ mod exit;
 mod explain;
 mod fetch;
 mod format;
+mod gates;
 mod init;
 mod logs;
 mod man;

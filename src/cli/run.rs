@@ -10,8 +10,8 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, init, logs, man, output, plan, rescue, restart, status, task, trash, up, view,
-    worktree,
+    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, status, task, trash, up,
+    view, worktree,
 };
 
 /// Runs the program: the whole of `main`.
@@ -79,6 +79,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Attach(args) => attach::run(&context, &args).await,
         Command::Logs(args) => logs::run(&context, &args).await,
         Command::Credentials(args) => credentials::run(&context, &args).await,
+        Command::Gates(args) => gates::run(&context, &args).await,
         Command::Restart(args) => restart::run(&context, &args).await,
         Command::Rescue(args) => rescue::run(&context, &args).await,
         Command::Worktree(args) => worktree::run(&context, &args).await,

@@ -14,10 +14,12 @@ use super::credentials::PoolProblem;
 use super::doctor::Check;
 use super::error::Result;
 use super::{Error, Exit, output};
-use crate::config::{self, Config, Inputs, Loaded};
+use crate::config::{self, Config, GatePlace, Inputs, Loaded};
 use crate::credentials::{self, Logins, Pool};
-use crate::daemon::{self, DaemonError, RunOptions, Signals, SystemClock, SystemEntropy};
-use crate::model::{AgentId, CredentialView, Ending, ProjectId, Timestamp, Windows};
+use crate::daemon::{
+    self, DaemonError, FleetPaths, RunOptions, Signals, SystemClock, SystemEntropy,
+};
+use crate::model::{AgentId, CredentialView, Ending, LoggedGate, ProjectId, Timestamp, Windows};
 use crate::ports::{ErrorKind, PortError, PortResult, Runtime as _};
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::tmux::TmuxPanes;
@@ -291,6 +293,45 @@ pub fn task_lists(settings: &Settings) -> Option<Vec<(String, Vec<u8>)>> {
         (blob.size() <= MAX_TASK_LIST_BYTES).then(|| (name, blob.content().to_vec()))
     });
     Some(lists.collect())
+}
+
+/// The gates whose runs are kept in a state directory, newest first.
+pub fn gate_runs(state: &Path) -> Result<Vec<LoggedGate>> {
+    let gates = FleetPaths::new(state).gates();
+    daemon::logged_runs(&gates)
+        .map_err(|error| Error::io(format!("cannot read {}", gates.display()), &error))
+}
+
+/// What a gate printed; `None` when there is no such log.
+pub fn gate_log(state: &Path, id: &str) -> Result<Option<Vec<u8>>> {
+    let gates = FleetPaths::new(state).gates();
+    daemon::read_log(&gates, id)
+        .map_err(|error| Error::io(format!("cannot read the log {id}"), &error))
+}
+
+/// Are the images of gates on this machine?
+pub async fn check_gate_images(settings: &Settings) -> Vec<Check> {
+    let mut checks = Vec::new();
+    // The check of the engine says so.
+    let Ok(runtime) = connect().await else {
+        return checks;
+    };
+    for gate in &settings.loaded.config.gates {
+        let GatePlace::Image(image) = &gate.place else {
+            continue;
+        };
+        let name = format!("gate {}", gate.name);
+        checks.push(match runtime.image_id(image).await {
+            Ok(Some(_)) => Check::ok(&name, format!("its image {image} is on this machine")),
+            Ok(None) => Check::warn(
+                &name,
+                format!("its image {image} is not on this machine; it is pulled when it is needed"),
+                format!("docker pull {image}"),
+            ),
+            Err(error) => Check::warn(&name, error.chain(), "see the check of the engine"),
+        });
+    }
+    checks
 }
 
 /// The container engine's name and version, or why it does not answer and what to do.

@@ -7,13 +7,16 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
 use crate::model::listing::{TaskFilter, TaskPage, TaskReport};
 use crate::model::view::FleetView;
-use crate::model::{About, AgentId, CredentialId, CredentialView, Explanation, Receipt, TaskId};
+use crate::model::{
+    About, AgentId, CredentialId, CredentialView, Explanation, GateEvent, GateView, Receipt, TaskId,
+};
 use crate::ports::ErrorKind;
 
 /// How long a connection may take. Local; a supervisor under load still accepts at once.
@@ -59,6 +62,9 @@ pub enum Done {
 
 /// Snapshots as they are published; ends when the supervisor does.
 pub type StatusStream = BoxStream<'static, Result<FleetView>>;
+
+/// What happens in a run of gates; ends with it.
+pub type GateStream = BoxStream<'static, Result<GateEvent>>;
 
 impl Client {
     /// Over the control socket. Does not connect yet.
@@ -132,13 +138,17 @@ impl Client {
             .http
             .get(self.url(&["status", "stream"]))
             .header("accept", "text/event-stream");
+        Ok(events(self.opened(request).await?, "status").boxed())
+    }
+
+    /// The beginning of an answer that has no end of its own.
+    async fn opened(&self, request: RequestBuilder) -> Result<Response> {
         let sending = self.authorized(request).send();
         let response = tokio::time::timeout(REQUEST_DEADLINE, sending)
             .await
             .map_err(|_| self.late())?
             .map_err(|error| self.failed(error))?;
-        let response = self.checked(response).await?;
-        Ok(snapshots(response).boxed())
+        self.checked(response).await
     }
 
     pub async fn restart(&self, agent: &AgentId) -> Result<Done> {
@@ -161,6 +171,19 @@ impl Client {
     pub async fn retry_credential(&self, id: &CredentialId) -> Result<Done> {
         let path = ["credentials", id.as_str(), "retry"];
         self.json(self.request(Method::POST, &path)).await
+    }
+
+    /// All gates, in their order, and what came of them so far.
+    pub async fn gates(&self) -> Result<Vec<GateView>> {
+        self.json(self.request(Method::GET, &["gates"])).await
+    }
+
+    /// Runs gates now, on the tip of the branch unless told otherwise, and follows the run. Dropping
+    /// the stream ends it.
+    pub async fn run_gates(&self, commit: Option<&str>, gate: Option<&str>) -> Result<GateStream> {
+        let body = json!({ "commit": commit, "gate": gate });
+        let request = self.http.post(self.url(&["gates", "run"])).json(&body);
+        Ok(events(self.opened(request).await?, "gate").boxed())
     }
 
     /// A page of tasks.
@@ -331,9 +354,13 @@ struct ProblemBody {
     hint: Option<String>,
 }
 
-fn snapshots(response: Response) -> impl futures_util::Stream<Item = Result<FleetView>> + Send {
+/// Events of one kind, each read as a `T`.
+fn events<T: DeserializeOwned + Send>(
+    response: Response,
+    kind: &'static str,
+) -> impl futures_util::Stream<Item = Result<T>> + Send {
     let state = (response.bytes_stream().boxed(), SseParser::default());
-    futures_util::stream::try_unfold(state, |(mut chunks, mut parser)| async move {
+    futures_util::stream::try_unfold(state, move |(mut chunks, mut parser)| async move {
         let Ok(chunk) = tokio::time::timeout(STREAM_SILENCE, chunks.next()).await else {
             return Err(Error::new(
                 ErrorKind::Transient,
@@ -351,20 +378,18 @@ fn snapshots(response: Response) -> impl futures_util::Stream<Item = Result<Flee
             .because(error)
         })?;
         let events = parser.feed(&chunk).map_err(|error| {
-            Error::new(ErrorKind::Broken, "the status stream is broken").because(error)
+            Error::new(ErrorKind::Broken, "the stream of events is broken").because(error)
         })?;
-        let mut views = Vec::new();
-        for event in events.iter().filter(|event| event.event == "status") {
-            views.push(
-                serde_json::from_str::<FleetView>(&event.data).map_err(|error| {
-                    Error::new(ErrorKind::Broken, "a snapshot is not understood").because(error)
-                })?,
-            );
+        let mut told = Vec::new();
+        for event in events.iter().filter(|event| event.event == kind) {
+            told.push(serde_json::from_str::<T>(&event.data).map_err(|error| {
+                Error::new(ErrorKind::Broken, "an event is not understood").because(error)
+            })?);
         }
-        Ok(Some((views, (chunks, parser))))
+        Ok(Some((told, (chunks, parser))))
     })
-    .map(|views: Result<Vec<FleetView>>| match views {
-        Ok(views) => futures_util::stream::iter(views.into_iter().map(Ok).collect::<Vec<_>>()),
+    .map(|told: Result<Vec<T>>| match told {
+        Ok(told) => futures_util::stream::iter(told.into_iter().map(Ok).collect::<Vec<_>>()),
         Err(error) => futures_util::stream::iter(vec![Err(error)]),
     })
     .flatten()

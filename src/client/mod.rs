@@ -15,6 +15,6 @@ mod tests;
 
 pub use discover::{Target, discover};
 pub use error::{Error, Result};
-pub use http::{Client, Done, Health, StatusStream};
+pub use http::{Client, Done, GateStream, Health, StatusStream};
 
 pub use crate::control::Ending;

@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
 use crate::model::{
-    About, AgentId, CleanedUp, Explanation, HookAnswer, HookReport, Incarnation, RescueContent,
-    RescueView, Restored, SessionId, TaskId, WorktreeView,
+    About, AgentId, CleanedUp, Explanation, GateEvent, GateView, HookAnswer, HookReport,
+    Incarnation, RescueContent, RescueView, Restored, SessionId, TaskId, WorktreeView,
 };
 
 /// Why the driver could not answer at all.
@@ -55,6 +56,15 @@ pub trait ControlPort: Send + Sync {
         agent: AgentId,
         history: usize,
     ) -> Result<Option<Explanation>, ControlError>;
+
+    /// All gates, in their order, and what came of them so far.
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError>;
+
+    /// Runs gates now, whatever is known of the tree. Dropping the stream ends the run.
+    async fn run_gates(
+        &self,
+        request: GateRequest,
+    ) -> Result<Result<GateStream, Refusal>, ControlError>;
 
     /// A page of the tasks that are wanted.
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError>;
@@ -110,6 +120,18 @@ pub enum CleanUp {
     /// Also if something would be in the trash alone.
     Force,
 }
+
+/// Which gates to run, on what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GateRequest {
+    /// A branch, an agent or the beginning of a commit's id; `None`: the tip of the branch.
+    pub commit: Option<String>,
+    /// This one alone.
+    pub gate: Option<String>,
+}
+
+/// What happens in a run of gates, as it happens.
+pub type GateStream = BoxStream<'static, GateEvent>;
 
 /// What Claude Code's status line told about an agent.
 #[derive(Clone, Debug, PartialEq)]

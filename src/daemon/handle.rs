@@ -6,13 +6,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::gates::Gates;
 use super::keeping::Keeper;
 use super::program::Herald;
-use crate::control::{ControlError, ControlPort, KeepingPort, StatusReport};
+use crate::control::{
+    ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, StatusReport,
+};
 use crate::coordination::Queue;
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::FleetView;
-use crate::model::{About, AgentId, Explanation, HookAnswer, HookReport, Reply, Request, TaskId};
+use crate::model::{
+    About, AgentId, Explanation, GateView, HookAnswer, HookReport, Reply, Request, TaskId,
+};
 use crate::supervisor::Event;
 
 /// Inputs that wait for the driver. A decision takes about a millisecond, so a full queue means
@@ -76,6 +81,7 @@ pub(super) struct DriverHandle {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) view: watch::Receiver<Arc<FleetView>>,
     pub(super) herald: Arc<Herald>,
+    pub(super) gates: Gates,
     pub(super) keeper: Arc<Keeper>,
     /// For questions about tasks, which need no decision.
     pub(super) queue: Queue,
@@ -148,6 +154,17 @@ impl ControlPort for DriverHandle {
             })
         })
         .await?
+    }
+
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        Ok(self.gates.views())
+    }
+
+    async fn run_gates(
+        &self,
+        request: GateRequest,
+    ) -> Result<Result<GateStream, Refusal>, ControlError> {
+        Ok(self.gates.stream(request).await)
     }
 
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {

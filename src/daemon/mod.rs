@@ -33,9 +33,7 @@ mod watch;
 
 pub use clock::{SystemClock, SystemEntropy};
 pub use error::DaemonError;
-pub use gates::{
-    GateOrder, GateSetup, Gates, Known, LOGS_KEPT, Listener, LoggedRun, logged_runs, read_log,
-};
+pub use gates::{GateOrder, GateSetup, Gates, Known, LOGS_KEPT, Listener, logged_runs, read_log};
 pub use keeping::{Keeper, restored, worktrees};
 pub use lists::file_name as task_list_file;
 pub use paths::{AgentPaths, FleetPaths};

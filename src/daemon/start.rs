@@ -207,6 +207,7 @@ impl Fleetrun {
             inputs,
             view,
             herald: Arc::new(Herald::new(about(&house))),
+            gates: house.gates.clone(),
             keeper: Arc::new(Keeper::of(&house)),
             queue: queue.clone(),
         };

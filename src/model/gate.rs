@@ -39,10 +39,28 @@ pub enum GateOutcome {
     Broken,
 }
 
+impl GateOutcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed out",
+            Self::Broken => "could not be run",
+        }
+    }
+}
+
 impl GateRecord {
     pub fn passed(&self) -> bool {
         self.outcome == GateOutcome::Passed
     }
+}
+
+/// A gate whose run is kept, with when it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedGate {
+    pub at: Timestamp,
+    pub record: GateRecord,
 }
 
 /// A gate that runs now.

@@ -25,7 +25,7 @@ pub use agent::{CredentialKind, Role};
 pub use attempt::{AttemptEnd, AttemptNote};
 pub use credential::{CredentialInfo, CredentialView, Fault, QuotaWindow, Window, Windows};
 pub use explain::{Cause, Explanation, Grade, Signal};
-pub use gate::{GateCounts, GateEvent, GateOutcome, GateRecord, GateView, RunningGate};
+pub use gate::{GateCounts, GateEvent, GateOutcome, GateRecord, GateView, LoggedGate, RunningGate};
 pub use hook::{HookAnswer, HookFact, HookReport, Screen, SessionNote};
 pub use ids::{
     AgentId, CallbackId, CommitId, CredentialId, Incarnation, ProjectId, SessionId, TaskId,

@@ -6,11 +6,13 @@
 //! told about.
 
 mod agent_log;
+mod plain;
 mod redact;
 mod rotate;
 mod subscriber;
 
 pub use agent_log::{AgentLog, agent_log_path};
+pub use plain::Plain;
 pub use redact::Redactor;
 pub use rotate::{RotatingFile, Rotation, rotated_path};
 pub use subscriber::{Output, SetUpError, Verbosity, init, supervisor_log_path};

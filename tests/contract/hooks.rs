@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use orchestrator::control::{Control, ControlError, ControlPort, Reply, Request, StatusReport};
+use orchestrator::control::{
+    Control, ControlError, ControlPort, GateRequest, GateStream, Refusal, Reply, Request,
+    StatusReport,
+};
 use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
-    About, AgentId, CommitId, Explanation, HookAnswer, HookFact, HookReport, Incarnation,
+    About, AgentId, CommitId, Explanation, GateView, HookAnswer, HookFact, HookReport, Incarnation,
     ProjectId, SessionId, TaskId, Timestamp,
 };
 use serde_json::{Value, json};
@@ -119,6 +122,14 @@ impl ControlPort for FakeDriver {
         _history: usize,
     ) -> Result<Option<Explanation>, ControlError> {
         Ok(None)
+    }
+
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn run_gates(&self, _: GateRequest) -> Result<Result<GateStream, Refusal>, ControlError> {
+        Err(ControlError::Gone)
     }
 
     async fn tasks(&self, _filter: TaskFilter) -> Result<TaskPage, ControlError> {

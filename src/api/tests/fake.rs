@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use tokio::sync::watch;
 
 use crate::control::{
-    CleanUp, ControlError, ControlPort, KeepingPort, Refusal, Reply, Request, StatusReport,
+    CleanUp, ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, Reply,
+    Request, StatusReport,
 };
 use crate::coordination::rules::{self, Claimant};
 use crate::coordination::view::View;
@@ -20,9 +22,9 @@ use crate::model::view::{
     UsageView,
 };
 use crate::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, Explanation, Grade, HookAnswer,
-    HookReport, Incarnation, LeftOut, RescueContent, RescueView, Restored, Role, Signal,
-    TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
+    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, Explanation, GateCounts, GateEvent,
+    GateView, Grade, HookAnswer, HookReport, Incarnation, LeftOut, RescueContent, RescueView,
+    Restored, Role, Signal, TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
 };
 
 pub(crate) struct FakeControl {
@@ -99,6 +101,33 @@ impl ControlPort for FakeControl {
         let mut why = why();
         why.history.truncate(history);
         Ok((agent == why.agent).then_some(why))
+    }
+
+    async fn gates(&self) -> Result<Vec<GateView>, ControlError> {
+        self.answer.lock().unwrap().clone()?;
+        Ok(vec![gate()])
+    }
+
+    async fn run_gates(
+        &self,
+        request: GateRequest,
+    ) -> Result<Result<GateStream, Refusal>, ControlError> {
+        if request.gate.as_deref().is_some_and(|name| name != "test") {
+            return Ok(Err(Refusal {
+                code: "UNKNOWN_GATE",
+                reason: "there is no such gate".into(),
+                hint: Some("there are: test".into()),
+            }));
+        }
+        let text = request.commit.unwrap_or_default() + "\n\u{1b}[31mred\u{1b}[0m\n";
+        let events = vec![
+            GateEvent::Waiting,
+            GateEvent::Output { text },
+            GateEvent::Ended {
+                not_run: vec!["other".into()],
+            },
+        ];
+        Ok(Ok(futures_util::stream::iter(events).boxed()))
     }
 
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
@@ -201,6 +230,20 @@ pub(crate) fn rescue() -> RescueView {
             path: "build/huge.bin".into(),
             why: "larger than 104857600 bytes".into(),
         }],
+    }
+}
+
+fn gate() -> GateView {
+    GateView {
+        name: "test".into(),
+        command: "make test".into(),
+        image: None,
+        timeout_seconds: 600,
+        network: false,
+        cache: false,
+        counts: GateCounts::default(),
+        last: None,
+        last_at: None,
     }
 }
 

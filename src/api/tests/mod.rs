@@ -248,6 +248,32 @@ async fn an_agent_is_explained_with_as_much_history_as_asked_for() {
 }
 
 #[tokio::test]
+async fn gates_are_listed_and_a_run_is_a_stream() {
+    let served = Served::start().await;
+    let gates = served.send(Method::GET, "/api/v1/gates").await;
+    let gates: Value = gates.json().await.unwrap();
+    assert_eq!(gates[0]["name"], "test");
+    let run = |body: Value| served.request(Method::POST, "/api/gates/run").json(&body);
+    let response = run(json!({"commit": "3f2a"})).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let text = response.text().await.unwrap();
+    let events: Vec<Value> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|json| serde_json::from_str(json).unwrap())
+        .collect();
+    assert_eq!(text.matches("event: gate\n").count(), 3, "{text}");
+    assert_eq!(events[0], json!({"event": "waiting"}));
+    assert_eq!(events[1]["text"], "3f2a\n\u{1b}[31mred\u{1b}[0m\n");
+    assert_eq!(events[2], json!({"event": "ended", "not_run": ["other"]}));
+    let unknown = run(json!({"gate": "tset"})).send().await.unwrap();
+    assert_eq!(problem(unknown, 404).await, "UNKNOWN_GATE");
+    let wrong = run(json!({"gates": "test"})).send().await.unwrap();
+    assert_eq!(problem(wrong, 400).await, "BAD_REQUEST");
+}
+
+#[tokio::test]
 async fn snapshots_are_listed_shown_taken_and_written_out() {
     let served = Served::start().await;
     let get = |path: &'static str| served.send(Method::GET, path);

@@ -39,12 +39,14 @@ pub(super) async fn machine() -> Vec<Check> {
 /// What this fleet needs.
 pub(super) async fn fleet(settings: &Settings) -> Vec<Check> {
     let config = &settings.loaded.config;
-    let (remote, port) = tokio::join!(
+    let (remote, port, images) = tokio::join!(
         remote(&config.repository_url, &config.branch),
-        port(config.api_port, &settings.control_socket)
+        port(config.api_port, &settings.control_socket),
+        within(DEADLINE, wiring::check_gate_images(settings))
     );
     let mut checks = vec![remote];
     checks.extend(wiring::check_credentials(settings));
+    checks.extend(images.into_iter().flatten());
     checks.push(port);
     checks.push(writable(&config.state_directory));
     checks.push(space(&config.state_directory));

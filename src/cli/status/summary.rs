@@ -28,7 +28,7 @@ pub(super) fn head(view: &FleetView) -> String {
 /// Tasks, merges, planning, notices, and where to go from here.
 pub(super) fn foot(view: &FleetView, now: Timestamp) -> String {
     let mut text = String::new();
-    counts(&mut text, view);
+    counts(&mut text, view, now);
     let _ = writeln!(text, "planning    {}", planning(&view.planning, now));
     kept(&mut text, view, now);
     if let Some(disk) = &view.disk {
@@ -63,7 +63,7 @@ pub(super) fn foot(view: &FleetView, now: Timestamp) -> String {
     text
 }
 
-fn counts(text: &mut String, view: &FleetView) {
+fn counts(text: &mut String, view: &FleetView, now: Timestamp) {
     let tasks = &view.tasks;
     let _ = writeln!(
         text,
@@ -76,6 +76,18 @@ fn counts(text: &mut String, view: &FleetView) {
         "merges      {} merged, {} waiting, {} conflicts ({} resolved)",
         merges.merged, merges.waiting, merges.conflicts, merges.resolved
     );
+    if let Some(gate) = &view.gate {
+        let again = if gate.again { " once more" } else { "" };
+        let _ = writeln!(
+            text,
+            "gates       running {} ({} of {}) on {}{again} for {}",
+            gate.gate,
+            gate.number,
+            gate.of,
+            gate.commit.short(),
+            age(now.since(gate.since))
+        );
+    }
     let push = match (view.pushed, &view.push_problem) {
         (true, _) => "everything merged is at the remote".to_owned(),
         (false, None) => "merged commits wait for the remote".to_owned(),

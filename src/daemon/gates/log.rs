@@ -7,10 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
 use crate::model::Timestamp;
-use crate::model::gate::GateRecord;
+use crate::model::gate::{GateRecord, LoggedGate};
 
 /// The newest logs that are kept.
 pub const LOGS_KEPT: usize = 200;
@@ -21,13 +19,6 @@ const HEAD: u64 = 4 << 20;
 const REST: usize = 1 << 20;
 /// Of a try, what its tail is made from, in bytes.
 const RECENT: usize = 16 << 10;
-
-/// One gate that was run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoggedRun {
-    pub at: Timestamp,
-    pub record: GateRecord,
-}
 
 pub(super) struct Logs {
     directory: PathBuf,
@@ -64,7 +55,7 @@ impl Logs {
     /// Lists a log with what came of its gate, and removes the oldest of too many.
     pub(super) fn keep(&self, at: Timestamp, record: &GateRecord) -> io::Result<()> {
         if !record.log.is_empty() {
-            let run = LoggedRun {
+            let run = LoggedGate {
                 at,
                 record: record.clone(),
             };
@@ -109,7 +100,7 @@ fn ids(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 /// What is kept in a `gates` directory, newest first. One whose gate still runs is not among them.
-pub fn logged_runs(gates: &Path) -> io::Result<Vec<LoggedRun>> {
+pub fn logged_runs(gates: &Path) -> io::Result<Vec<LoggedGate>> {
     let directory = gates.join("log");
     let ids = match ids(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

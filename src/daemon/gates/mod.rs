@@ -25,6 +25,7 @@ mod places;
 mod progress;
 mod results;
 mod run;
+mod stream;
 mod tail;
 
 use std::path::PathBuf;
@@ -45,7 +46,7 @@ use counts::Counts;
 use log::Logs;
 use results::Results;
 
-pub use log::{LOGS_KEPT, LoggedRun, logged_runs, read_log};
+pub use log::{LOGS_KEPT, logged_runs, read_log};
 pub(super) use progress::follow;
 
 /// How long what runs may take to be taken down at the end.

@@ -1,5 +1,7 @@
 //! The end of what a gate printed, as people and agents are shown it.
 
+use crate::telemetry::Plain;
+
 /// Of a failure: enough to see what is wrong. Of a success: what a test runner sums up.
 const LINES: usize = 40;
 const LINES_OF_SUCCESS: usize = 5;
@@ -9,10 +11,10 @@ const LONGEST_LINE: usize = 400;
 
 /// `recent`: the newest bytes of a try.
 pub(super) fn of(recent: &[u8], passed: bool) -> String {
-    let text = plain(&String::from_utf8_lossy(recent));
+    let text = Plain::default().feed(&String::from_utf8_lossy(recent));
     let lines: Vec<&str> = text
         .lines()
-        .map(str::trim_end)
+        .map(drawn_last)
         .filter(|line| !line.is_empty())
         .collect();
     let wanted = if passed { LINES_OF_SUCCESS } else { LINES };
@@ -30,48 +32,10 @@ pub(super) fn of(recent: &[u8], passed: bool) -> String {
     taken.join("\n")
 }
 
-/// Without what would drive a terminal. A line that was drawn over is as it was drawn last.
-fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    let mut line = String::new();
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        match c {
-            '\u{1b}' => match rest.next() {
-                // CSI: to its final character.
-                Some('[') => {
-                    while rest
-                        .next()
-                        .is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c))
-                    {}
-                }
-                // OSC: to BEL, or to ESC \.
-                Some(']') => loop {
-                    match rest.next() {
-                        None | Some('\u{7}') => break,
-                        Some('\u{1b}') => {
-                            rest.next();
-                            break;
-                        }
-                        Some(_) => {}
-                    }
-                },
-                _ => {}
-            },
-            '\r' if rest.peek() == Some(&'\n') => {}
-            '\r' => line.clear(),
-            '\n' => {
-                plain.push_str(&line);
-                plain.push('\n');
-                line.clear();
-            }
-            '\t' => line.push('\t'),
-            c if c.is_control() => {}
-            c => line.push(c),
-        }
-    }
-    plain.push_str(&line);
-    plain
+/// A line that was drawn over is as it was drawn last.
+fn drawn_last(line: &str) -> &str {
+    let line = line.trim_end();
+    line.rsplit_once('\r').map_or(line, |(_, last)| last)
 }
 
 #[cfg(test)]
