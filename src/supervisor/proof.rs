@@ -41,7 +41,8 @@ impl Supervisor {
                     commit.short(),
                     names(&gates)
                 );
-                let hint = "the branch stays as it was; `orchestrator gates log` shows what they printed";
+                let hint =
+                    "the branch stays as it was; `orchestrator gates log` shows what they printed";
                 self.notice(now, Some(id), &text, Some(hint.into()));
             }
             Verdict::Failed { reason } => {

@@ -168,7 +168,7 @@ fn make(
     let new = heads::unknown(git, &tips, &known)?;
     if seen.items.is_empty() && seen.staged.is_empty() && seen.extras.is_empty() {
         let both = [known, here(&kept)].concat();
-        let nothing_new = heads::unknown(git, &tips, &both)?.is_empty();
+        let nothing_new = new.is_empty() || heads::unknown(git, &tips, &both)?.is_empty();
         if nothing_new && seen.nested.is_empty() {
             return Ok(None);
         }

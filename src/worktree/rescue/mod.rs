@@ -128,11 +128,13 @@ impl GitStore {
             self.admit(agent, bundle, &arriving, max_bytes)?;
         }
         let repository = self.repository()?;
-        let late = RescueReason {
-            cause: "made earlier, arrived with this one",
-            ..*reason
-        };
-        for made in &snapshot.also {
+        for (before, made) in (1..).zip(snapshot.also.iter().rev()) {
+            // Oldest first, a millisecond apart: the newest must sort as the newest.
+            let late = RescueReason {
+                cause: "made earlier, arrived with this one",
+                at: Timestamp(reason.at.0 - before),
+                ..*reason
+            };
             self.keep(&repository, agent, &late, made)?;
         }
         let Some((made, _)) = newest else {
