@@ -268,6 +268,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         workers: config.worker_count,
         push: config.push,
         fetch_interval: config.fetch_interval,
+        gates: config.gates.iter().map(|gate| gate.name.clone()).collect(),
         task_attempts: config.tasks.attempts,
         proof: match config.tasks.proof {
             TaskProof::Commit => Proof::Commit,

@@ -278,7 +278,9 @@ impl Shared {
                 after: _,
             } => self.import(agent, incarnation, head, claims).await,
             Action::BuildStack { stack, candidates } => self.build_stack(stack, candidates).await,
-            Action::RunGates { stack, commit, .. } => self.run_gates(stack, commit).await,
+            Action::RunGates { stack, commit, all } => {
+                Box::pin(self.run_gates(stack, commit, all)).await;
+            }
             Action::Land { stack, from, to } => self.land(stack, from, to).await,
             Action::Push { after } => {
                 if self.doors.wait_or_end(after).await {

@@ -1,9 +1,11 @@
 //! The merge train's part in the store: stacks are built, and the branch moves to one.
 
+use std::sync::Arc;
+
 use super::Shared;
 use super::refs::pairs;
-use crate::daemon::blocking;
-use crate::model::CommitId;
+use crate::daemon::{GateOrder, Known, blocking};
+use crate::model::{CommitId, GateRecord};
 use crate::ports::PortResult;
 use crate::supervisor::{
     Event, GatesOutcome, LandOutcome, MergeOutcome, StackCandidate, StackMember, StackOutcome,
@@ -30,11 +32,16 @@ impl Shared {
         self.driver.tell(Event::StackBuilt { stack, outcome }).await;
     }
 
-    /// Nothing asks for this before gates can be configured.
-    pub(super) async fn run_gates(&self, stack: u64, commit: CommitId) {
-        let outcome = GatesOutcome::Failed {
-            reason: "this version runs no gates".into(),
+    pub(super) async fn run_gates(&self, stack: u64, commit: CommitId, all: bool) {
+        let outcome = match self.gates_on(&commit, all).await {
+            Ok(gates) => GatesOutcome::Ran { gates },
+            // It ended with us, and is asked for again by the next start.
+            Err(_) if self.doors.ended() => return,
+            Err(error) => GatesOutcome::Failed {
+                reason: error.chain(),
+            },
         };
+        tracing::info!(stack, commit = commit.short(), ?outcome, "gates");
         self.driver
             .tell(Event::GatesFinished {
                 stack,
@@ -42,6 +49,27 @@ impl Shared {
                 outcome,
             })
             .await;
+    }
+
+    /// In their order up to the first that does not pass; with `all` each of the others by itself.
+    async fn gates_on(&self, commit: &CommitId, all: bool) -> PortResult<Vec<GateRecord>> {
+        let mut records = self.house.gates.run(commit).await?;
+        if !all {
+            return Ok(records);
+        }
+        for gate in &self.house.config.gates {
+            if records.iter().any(|record| record.name == gate.name) {
+                continue;
+            }
+            let order = GateOrder {
+                commit: commit.clone(),
+                only: Some(gate.name.clone()),
+                known: Known::Use,
+            };
+            let one = self.house.gates.run_order(order, Arc::new(|_| {})).await?;
+            records.extend(one);
+        }
+        Ok(records)
     }
 
     pub(super) async fn land(&self, stack: u64, from: CommitId, to: CommitId) {

@@ -161,7 +161,7 @@ impl Supervisor {
                 self.notice(now, None, &text, None);
             }
             Said::Stalled { reason } => {
-                let hint = "it is tried again by itself; `orchestrator train` shows when";
+                let hint = "it is tried again by itself, at most ten minutes later each time";
                 let text = format!("the merge train waits: {reason}");
                 self.notice(now, None, &text, Some(hint.into()));
             }
