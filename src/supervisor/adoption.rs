@@ -199,14 +199,16 @@ impl Supervisor {
             return;
         };
         let incarnation = agent.incarnation;
+        // Made and not started: whoever made it was killed in between, or is about to start it.
+        let never_ran = exited.is_none_or(|container| container.exit_code.is_none());
         match &agent.phase {
             Phase::Absent if !ending => self.launch_next(now, id, "starting"),
             // The process that was to launch it is gone: launch the same life again.
-            Phase::Launching if exited.is_none() && first && !ending => {
+            Phase::Launching if never_ran && first && !ending => {
                 self.launch(now, id, incarnation, "launching again");
             }
             // Its launch is under way; its result will tell.
-            Phase::Launching if exited.is_none() && !ending => {}
+            Phase::Launching if never_ran && !ending => {}
             Phase::Absent | Phase::Backoff { .. } | Phase::Failed => {}
             phase => {
                 let certain = first

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Turn, World};
+use super::{Container, Turn, World};
 use crate::model::{
     AgentId, CallbackId, Ending, HookFact, HookReport, Incarnation, Reply, Request, Screen,
     Timestamp,
@@ -279,6 +279,35 @@ fn an_ended_container_is_an_end_and_its_spool_is_read() {
     world.observe(Event::InventoryTaken(Inventory::Seen(all)));
     world.expect("adopt worker-1 1");
     assert!(matches!(state(&world).phase, Phase::Backoff { .. }));
+}
+
+#[test]
+fn a_container_that_was_made_and_not_started_is_no_end() {
+    let mut world = World::new(Policy::default());
+    world.start_daemon(false);
+    world.crash_daemon();
+    world.take();
+    let made = Container {
+        running: false,
+        exit_code: None,
+        out_of_memory: false,
+    };
+    world.containers.insert((worker(), FIRST), made);
+    world.start_daemon(false);
+    let launches = |a: &Action| matches!(a, Action::Launch { agent, .. } if *agent == worker());
+    assert!(world.take().iter().any(launches));
+    assert_eq!(
+        (state(&world).incarnation, state(&world).restarts),
+        (FIRST, 0)
+    );
+    assert_eq!(state(&world).phase, Phase::Launching);
+    // The same while its launch is under way.
+    let all = vec![SeenContainer {
+        exit_code: None,
+        ..seen(FIRST, false)
+    }];
+    world.observe(Event::InventoryTaken(Inventory::Seen(all)));
+    assert_eq!(state(&world).phase, Phase::Launching);
 }
 
 #[test]
