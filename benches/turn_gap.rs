@@ -10,10 +10,10 @@
 
 use std::time::SystemTime;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::fleet::{FIRST, Fleet};
-use crate::hall::Hall;
+use crate::hall::{Hall, eventually};
 use crate::model::{Asked, millis_between};
 use crate::plain::{PLAIN, Plain};
 use crate::servers::{After, Server};
@@ -106,15 +106,14 @@ fn constant(
             turns(asked) && asked.ends_turn
         })?;
     let asked = hall.watch.since(place, turns);
-    // The last one, which nobody answers, comes after the last request.
-    let stops: Vec<SystemTime> = server.heard()[before..]
-        .iter()
-        .filter(|heard| heard.event == "Stop")
-        .map(|heard| heard.at)
-        .collect();
-    if stops.len() < BATCH {
-        bail!("{} Stop hooks came to the floor, not {BATCH}", stops.len());
-    }
+    // The last one, which nobody answers, comes after the last request; what is ordered before it came
+    // would be its answer.
+    let stops: Vec<SystemTime> = eventually("the last Stop hook of the floor comes", || {
+        let all = server.heard();
+        let stops = all[before..].iter().filter(|heard| heard.event == "Stop");
+        let stops: Vec<SystemTime> = stops.map(|heard| heard.at).collect();
+        (stops.len() > BATCH).then_some(stops)
+    })?;
     let pairs = gaps(&asked).zip(&stops);
     Ok(pairs
         .map(|((last, next), stop)| {
