@@ -98,7 +98,7 @@ pub async fn apply(
     for _ in 0..MAX_RACES {
         let (seq, seen) = load(queue, &subject).await?;
         let changes = tasklist::diff(&seen, list);
-        let applied = apply_changes(queue, worker, list, &changes, now).await?;
+        let applied = apply_changes(queue, worker, source, list, &changes, now).await?;
         let unsettled: BTreeSet<String> = applied
             .retick
             .iter()
@@ -138,6 +138,7 @@ fn check(worker: u32, list: &ParsedList) -> Result<(), TaskError> {
 async fn apply_changes(
     queue: &Queue,
     worker: u32,
+    source: ListSource,
     list: &ParsedList,
     changes: &ListChanges,
     now: Timestamp,
@@ -173,10 +174,20 @@ async fn apply_changes(
         } else if (added.contains(&item.key) || ticked.contains(&item.key))
             && queue.get(&id).is_some_and(|task| !task.status.is_final())
         {
-            queue
-                .change(&id, &|task| rules::close(task, TICKED, now))
+            // On the branch the tick of a claimed task came with the work on it, whose receipt follows.
+            let ours =
+                |task: &Task| source == ListSource::Branch && task.status == TaskStatus::Claimed;
+            let task = queue
+                .change(&id, &|task| {
+                    if ours(task) {
+                        return Ok(None);
+                    }
+                    rules::close(task, TICKED, now)
+                })
                 .await?;
-            applied.closed.push(id);
+            if task.status.is_final() {
+                applied.closed.push(id);
+            }
         }
     }
     for key in &changes.removed {

@@ -1,5 +1,6 @@
 //! Fetching from the remote, and what its failures mean.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub struct Fetched {
     pub moved: bool,
 }
 
+/// From then on a lock of a reference counts as left behind.
+const LOCK_IS_LEFT: Duration = Duration::from_secs(10);
+
 impl GitStore {
     /// Brings `refs/remotes/origin/<branch>` up to the remote. A forced push there is followed,
     /// and the commits it took away stay reachable under `refs/orchestrator/replaced/`.
@@ -38,12 +42,38 @@ impl GitStore {
         Ok(self.fetch_in_turn(progress, first)?.remote_head)
     }
 
+    /// Removes locks of references that nobody holds any more: a supervisor that was killed while one
+    /// moved leaves its lock, and no push or merge would go through again. A living one is held for
+    /// milliseconds.
+    fn break_left_locks(&self) {
+        let mut places = vec![self.path.join("refs")];
+        let mut locks = vec![self.path.join("packed-refs.lock")];
+        while let Some(place) = places.pop() {
+            for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    places.push(path);
+                } else if path.extension().is_some_and(|end| end == "lock") {
+                    locks.push(path);
+                }
+            }
+        }
+        for lock in locks {
+            let made = fs::symlink_metadata(&lock).and_then(|found| found.modified());
+            let left = made.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LOCK_IS_LEFT));
+            if left && fs::remove_file(&lock).is_ok() {
+                tracing::warn!(lock = %lock.display(), "a lock that a killed process left was removed");
+            }
+        }
+    }
+
     /// The caller holds the network turn.
     pub(super) fn fetch_in_turn(
         &self,
         progress: &dyn Fn(&str),
         deadline: Duration,
     ) -> PortResult<Fetched> {
+        self.break_left_locks();
         let incoming = format!("refs/orchestrator/incoming/{}", self.branch);
         let output = Git::network(&self.path)
             .deadline(deadline)

@@ -241,6 +241,24 @@ fn a_push_that_loses_the_race_on_the_remote_is_moved_and_overwrites_nothing() {
 }
 
 #[test]
+fn a_lock_that_a_killed_process_left_is_removed_and_a_fresh_one_is_not() {
+    let world = World::new();
+    let checkout = world.checkout("worker-1");
+    commit(&checkout, "work.txt", "w\n");
+    world.merge("worker-1");
+    let lock = world.store.path().join("refs/remotes/origin/main.lock");
+    let made = std::fs::File::create(&lock).unwrap();
+    assert!(world.store.push().is_err());
+    assert!(lock.exists());
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    made.set_modified(before).unwrap();
+    let tip = world.store.branch_head().unwrap();
+    world.store.push().unwrap();
+    assert_eq!(git(&world.remote(), &["rev-parse", "main"]), tip.as_str());
+    assert!(!lock.exists());
+}
+
+#[test]
 fn a_push_the_remote_forbids_is_denied_with_its_words() {
     let world = World::new();
     let checkout = world.checkout("worker-1");
