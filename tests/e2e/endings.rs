@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
 
 use orchestrator::model::view::FleetView;
+use serde_json::json;
 
 use crate::support::stage::agent;
 use crate::support::{LONG, Setup, Stage, eventually};
@@ -144,7 +145,11 @@ fn a_signal_detaches_and_up_after_down_goes_on_with_the_conversation() {
 
 #[test]
 fn a_stop_in_the_middle_of_a_turn_loses_nothing() {
-    let stage = Stage::set(gated("stop"));
+    // The half of a file stays where it is: as a claim, a turn that leaves it would be sent back.
+    let stage = Stage::set(Setup {
+        config: json!({"tasks": {"proof": "none"}}),
+        ..gated("stop")
+    });
     stage.up_and_ready();
     stage.until_at_gate("worker-1", "stop");
     let half_done = stage.checkout("worker-1").join("half-done.txt");
