@@ -293,6 +293,8 @@ fn a_turn_that_leaves_a_background_task_is_not_done() {
             LIST,
             b"- [ ] do it in the background\n- [ ] later\n".to_vec(),
         )],
+        // It commits nothing.
+        config: serde_json::json!({"tasks": {"proof": "none"}}),
         ..Setup::default()
     });
     stage.up_and_ready();

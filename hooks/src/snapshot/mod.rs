@@ -3,7 +3,7 @@
 //!
 //! Runs in the checkout, as the agent. Touches neither working tree nor index nor `HEAD` nor any
 //! branch, takes none of git's locks on them, and needs no clean state. What it makes is one commit
-//! ([`write`] says how it looks), named by a reference below `refs/orchestrator/rescue/` until the
+//! ([`mod@write`] says how it looks), named by a reference below `refs/orchestrator/rescue/` until the
 //! supervisor has it, and sent as a bundle:
 //!
 //! ```text

@@ -144,7 +144,7 @@ impl Keeper {
         .await
     }
 
-    /// As [`Self::snapshot`], in a throwaway container: for a fleet whose supervisor does not run.
+    /// As `Self::snapshot`, in a throwaway container: for a fleet whose supervisor does not run.
     pub async fn rescue_now(
         &self,
         agent: &AgentId,
