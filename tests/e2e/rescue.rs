@@ -72,7 +72,10 @@ fn uncommitted_work_outlives_a_restart_a_kill_and_a_stop() {
     );
     let files = ["both.txt", "README.md", "new dir/blob.bin"];
 
-    // While it works, without anybody asking.
+    // While it works, without anybody asking. What is there when its commits are taken at the start is
+    // copied then, so that only what comes later is sure to be first seen at an interval.
+    eventually("a copy", || copies(&stage, "worker-1").first().map(drop));
+    inside(&stage, "worker-1", "printf later > later.txt");
     let copy = newest(&stage, "worker-1", "at an interval");
     let back = restored(&stage, &copy);
     same_bytes(&stage, "worker-1", &back, &files);
