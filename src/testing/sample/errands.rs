@@ -54,7 +54,8 @@ const LOOK_AGAIN: &str = "if git log --format=%s | grep -qx 'errand '{{id}}; the
      if git ls-files --error-unmatch register.txt >/dev/null 2>&1; then git checkout -q HEAD -- register.txt; \
      else rm -f register.txt; fi; echo 'state: to do'; fi";
 
-const LEFTOVERS: &str = "git add -A -- . && git commit -q -m 'What was left'; git status --short";
+const LEFTOVERS: &str = "git add -A -- . && { git diff --cached --quiet \
+     || git commit -q -m 'What was left'; }; git status --short";
 
 /// What the scripted model does for errands, and for conflicts between them.
 pub fn errands_script() -> Scenario {
@@ -74,6 +75,22 @@ pub fn errands_script() -> Scenario {
             vec![Step::say("Errand {{id}} was done already.")],
             run_steps(signs),
         ));
+        // Asked to mend what it said was done: done once it stays, and what is left is committed.
+        let mut mend = vec![Step::bash(LOOK_AGAIN, "See what is done of it")];
+        mend.push(Step::if_contains(
+            "state: done",
+            vec![
+                Step::bash(LEFTOVERS, "Commit what is left"),
+                Step::say("Errand {{id}} was done already."),
+            ],
+            run_steps(signs),
+        ));
+        rules.push(Rule {
+            name: format!("{name} mended"),
+            when: vec![Condition::text("You said that this is done"), task.clone()],
+            steps: mend,
+            finally: String::new(),
+        });
         rules.push(Rule {
             name: format!("{name} again"),
             when: vec![Condition::text("You were interrupted"), task.clone()],
@@ -196,6 +213,11 @@ mod tests {
             assert_eq!(play(path, &text), "Errand w1-1 is done.");
             let again = format!("You were interrupted, look.\n\n{text}");
             assert_eq!(play(path, &again), "Errand w1-1 was done already.");
+            let mend =
+                format!("You said that this is done.\n\nTask t ({text}):\n- uncommitted: left");
+            std::fs::write(path.join("left"), "left\n").unwrap();
+            assert_eq!(play(path, &mend), "Errand w1-1 was done already.");
+            assert_eq!(git(path, &["status", "--short"]), "");
             let log = git(path, &["log", "--format=%s"]);
             assert_eq!(log.matches(&errand_subject("w1-1")).count(), 1, "{log}");
             play(path, &text);
