@@ -445,10 +445,11 @@ fn exited(exit_code: i64) -> JobEnd {
 }
 
 async fn a_job_runs_to_its_end_and_is_gone(world: World) {
-    fs::write(world.host("seed"), "42").unwrap();
+    fs::write(world.host("seed"), "42\n").unwrap();
+    // The two outputs have no order between them, so that each line is one write.
     let job = job(
         &world,
-        "cat seed; echo; echo \"$WORKER_ID\" >made; echo bad >&2; exit 4",
+        "cat seed; echo \"$WORKER_ID\" >made; echo bad >&2; exit 4",
     );
     let (end, printed) = run_job(&world, &job).await.unwrap();
     assert_eq!(end, exited(4));
