@@ -20,6 +20,7 @@ use orchestrator::coordination::rules::{self, Claimant};
 use orchestrator::coordination::view::View;
 use orchestrator::coordination::{NewTask, Retry};
 use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
+use orchestrator::model::train::TrainView;
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
@@ -385,6 +386,7 @@ fn view(project: &str, state: &Path) -> FleetView {
         ],
         tasks: TaskCounts::default(),
         merges: MergeCounts::default(),
+        train: TrainView::default(),
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
         disk: None,
@@ -407,6 +409,7 @@ fn help_teaches_with_examples_and_lists_the_exit_codes() {
         "logs",
         "credentials",
         "gates",
+        "train",
         "restart",
         "plan",
         "fetch",

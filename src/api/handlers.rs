@@ -120,6 +120,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
+/// What of the snapshot concerns the way into the branch.
+pub(super) async fn train(State(control): State<Control>) -> Response {
+    Json(&newest(&control).train).into_response()
+}
+
 /// What of the snapshot concerns the pool.
 pub(super) async fn credentials(State(control): State<Control>) -> Response {
     Json(&newest(&control).credentials).into_response()

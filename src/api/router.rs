@@ -51,6 +51,7 @@ pub fn router(control: Control, access: Access) -> Router {
             )
             .route(&format!("{prefix}/gates"), get(gates::list))
             .route(&format!("{prefix}/gates/run"), post(gates::run))
+            .route(&format!("{prefix}/train"), get(handlers::train))
             .route(&format!("{prefix}/tasks"), get(tasks::list))
             .route(&format!("{prefix}/tasks/{{id}}"), get(tasks::show))
             .route(

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    gates, init, logs, man, rescue, restart, status, task, trash, up, view, worktree,
+    gates, init, logs, man, rescue, restart, status, task, train, trash, up, view, worktree,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -66,6 +66,7 @@ pub enum Command {
     Logs(logs::LogsArgs),
     Credentials(credentials::CredentialsArgs),
     Gates(gates::GatesArgs),
+    Train(train::TrainArgs),
     Restart(restart::RestartArgs),
     Rescue(rescue::RescueArgs),
     Worktree(worktree::WorktreeArgs),

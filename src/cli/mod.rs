@@ -32,9 +32,11 @@ mod restart;
 mod run;
 mod status;
 mod task;
+mod train;
 mod trash;
 mod up;
 mod view;
+mod watch;
 pub mod wiring;
 mod worktree;
 

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, status, task, trash, up,
+    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, status, task, train, trash, up,
     view, worktree,
 };
 
@@ -80,6 +80,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Logs(args) => logs::run(&context, &args).await,
         Command::Credentials(args) => credentials::run(&context, &args).await,
         Command::Gates(args) => gates::run(&context, &args).await,
+        Command::Train(args) => train::run(&context, &args).await,
         Command::Restart(args) => restart::run(&context, &args).await,
         Command::Rescue(args) => rescue::run(&context, &args).await,
         Command::Worktree(args) => worktree::run(&context, &args).await,

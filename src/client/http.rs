@@ -13,6 +13,7 @@ use serde_json::json;
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
 use crate::model::listing::{TaskFilter, TaskPage, TaskReport};
+use crate::model::train::TrainView;
 use crate::model::view::FleetView;
 use crate::model::{
     About, AgentId, CredentialId, CredentialView, Explanation, GateEvent, GateView, Receipt, TaskId,
@@ -184,6 +185,11 @@ impl Client {
         let body = json!({ "commit": commit, "gate": gate });
         let request = self.http.post(self.url(&["gates", "run"])).json(&body);
         Ok(events(self.opened(request).await?, "gate").boxed())
+    }
+
+    /// The merge train.
+    pub async fn train(&self) -> Result<TrainView> {
+        self.json(self.request(Method::GET, &["train"])).await
     }
 
     /// A page of tasks.

@@ -18,6 +18,7 @@ pub mod request;
 pub mod rescue;
 pub mod task;
 pub mod time;
+pub mod train;
 pub mod view;
 
 pub use about::About;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::train::TrainView;
 use super::{
     AgentId, CommitId, CredentialId, CredentialView, Incarnation, KeptView, Missing, ProjectId,
     Role, RunningGate, SessionId, TaskId, Timestamp,
@@ -31,6 +32,9 @@ pub struct FleetView {
     pub credentials: Vec<CredentialView>,
     pub tasks: TaskCounts,
     pub merges: MergeCounts,
+    /// The way into the branch, in full.
+    #[serde(default)]
+    pub train: TrainView,
     pub planning: PlanningView,
     /// Hook events of kinds this version does not know, with how often each came.
     pub unknown_hooks: Vec<(String, u64)>,

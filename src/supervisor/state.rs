@@ -276,6 +276,9 @@ pub struct Conflict {
     /// The task has been seen in the queue: when it is in nobody's hand any more, it is over.
     #[serde(default)]
     pub seen: bool,
+    /// When the manager was asked.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,6 +37,7 @@ impl Supervisor {
             credentials: self.credential_views(now),
             tasks: self.queue.counts,
             merges: fleet.merge_counts(),
+            train: self.train_view(),
             planning: PlanningView {
                 rounds: fleet.planning.rounds,
                 empty_rounds: fleet.planning.empty_rounds,

@@ -17,6 +17,7 @@ use orchestrator::control::{
 use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
 use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
+use orchestrator::model::train::TrainView;
 use orchestrator::model::view::{FleetView, MergeCounts, PlanningView, TaskCounts};
 use orchestrator::model::{
     About, AgentId, CommitId, Explanation, GateView, HookAnswer, HookFact, HookReport, Incarnation,
@@ -162,6 +163,7 @@ fn empty_view() -> FleetView {
         agents: Vec::new(),
         tasks: TaskCounts::default(),
         merges: MergeCounts::default(),
+        train: TrainView::default(),
         planning: PlanningView::default(),
         unknown_hooks: Vec::new(),
         disk: None,

@@ -17,12 +17,15 @@ use crate::coordination::view::View;
 use crate::coordination::{NewTask, Retry};
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
+use crate::model::train::{
+    CandidateView, EndedView, StackView, StallKind, StallView, TrainState, TrainView,
+};
 use crate::model::view::{
     AgentView, DiskView, FleetView, MergeCounts, Notice, PlanningView, TaskCounts, TaskView,
     UsageView,
 };
 use crate::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, Explanation, GateCounts, GateEvent,
+    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, CommitId, Explanation, GateCounts, GateEvent,
     GateView, Grade, HookAnswer, HookReport, Incarnation, LeftOut, RescueContent, RescueView,
     Restored, Role, Signal, TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
 };
@@ -371,6 +374,7 @@ pub(crate) fn fleet() -> FleetView {
             conflicts: 2,
             resolved: 1,
         },
+        train: train(),
         planning: PlanningView {
             rounds: 3,
             empty_rounds: 1,
@@ -388,6 +392,49 @@ pub(crate) fn fleet() -> FleetView {
             agent: Some(AgentId::worker(3)),
             text: "worker-3 is out of memory again and again".into(),
             hint: Some("raise `memory` in orchestrator.json".into()),
+        }],
+    }
+}
+
+/// Half of a red batch is tested; one waits, one could not be tried.
+pub(crate) fn train() -> TrainView {
+    let ago = |seconds: i64| Timestamp(NOW.0 - seconds * 1000);
+    let commit = |digit: &str| CommitId::new(digit.repeat(40));
+    let candidate = |worker, digit: &str, setbacks| CandidateView {
+        agent: AgentId::worker(worker),
+        commit: commit(digit),
+        title: format!("work of worker {worker}"),
+        since: ago(i64::from(worker) * 100),
+        tasks: vec![TaskId::new(format!("w{worker}-3fa9"))],
+        setbacks,
+    };
+    TrainView {
+        batch: 5,
+        gates: vec!["lint".into(), "test".into()],
+        state: TrainState::Testing,
+        since: Some(ago(42)),
+        bisecting: true,
+        stack: Some(StackView {
+            number: 12,
+            base: Some("0123456789abcdef0123456789abcdef01234567".into()),
+            top: Some(commit("d")),
+            members: vec![candidate(1, "a", 0)],
+        }),
+        after: vec![vec![candidate(2, "b", 0)]],
+        waiting: vec![candidate(3, "c", 2)],
+        stalls: vec![StallView {
+            kind: StallKind::Candidate,
+            reason: "worker-3's cccccccccc could not be tried (2 times): no room on the disk".into(),
+            since: Some(ago(30)),
+            again_at: Some(Timestamp(NOW.0 + 10_000)),
+        }],
+        recent: vec![EndedView {
+            at: ago(500),
+            agent: AgentId::worker(3),
+            commit: commit("e"),
+            title: "work of worker 3".into(),
+            outcome: "red".into(),
+            detail: "test".into(),
         }],
     }
 }

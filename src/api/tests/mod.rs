@@ -274,6 +274,20 @@ async fn gates_are_listed_and_a_run_is_a_stream() {
 }
 
 #[tokio::test]
+async fn the_train_is_the_snapshots() {
+    let served = Served::start().await;
+    let train = served.send(Method::GET, "/api/v1/train").await;
+    let train: Value = train.json().await.unwrap();
+    assert_eq!(train, serde_json::to_value(fake::train()).unwrap());
+    assert_eq!((&train["state"], &train["bisecting"]), (&json!("testing"), &json!(true)));
+    let status = served.send(Method::GET, "/api/v1/status").await;
+    let status: Value = status.json().await.unwrap();
+    assert_eq!(status["train"], train);
+    let posted = served.send(Method::POST, "/api/v1/train").await;
+    assert_eq!(problem(posted, 405).await, "METHOD_NOT_ALLOWED");
+}
+
+#[tokio::test]
 async fn snapshots_are_listed_shown_taken_and_written_out() {
     let served = Served::start().await;
     let get = |path: &'static str| served.send(Method::GET, path);

@@ -2,16 +2,14 @@
 
 mod summary;
 mod table;
-mod watch;
 
 use clap::Args;
 
 use super::Exit;
 use super::context::Context;
 use super::error::Result;
-use super::format::now;
-use super::output::{self, Colour};
-use crate::model::Timestamp;
+use super::output;
+use super::watch::{self, Look, Shown};
 use crate::model::view::FleetView;
 
 /// Show what every agent does
@@ -30,31 +28,21 @@ pub struct StatusArgs {
     watch: bool,
 }
 
-/// How a frame is drawn.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    /// What ages are counted to.
-    now: Timestamp,
-    /// `None`: as wide as it gets, for pipes.
-    columns: Option<u16>,
-    colour: Colour,
-}
+const SHOWN: Shown = Shown {
+    frame: render,
+    line: |view| serde_json::to_string(view),
+};
 
 pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit> {
     let client = context.running()?.client;
     if args.watch {
-        return watch::run(&client, args.json).await;
+        return watch::run(&client, args.json, SHOWN).await;
     }
     let view = client.status().await?;
     if args.json {
         output::json(&view)?;
     } else {
-        let look = Look {
-            now: now(),
-            columns: output::terminal_size().map(|(columns, _)| columns),
-            colour: Colour::of_stdout(),
-        };
-        output::data(&render(&view, look))?;
+        output::data(&render(&view, Look::of_stdout()))?;
     }
     Ok(Exit::Done)
 }
@@ -72,6 +60,7 @@ fn render(view: &FleetView, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::Colour;
     use crate::api::tests::fake::{NOW, fleet};
 
     fn look(columns: Option<u16>) -> Look {

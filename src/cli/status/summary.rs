@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::cli::format::{age, safe};
+use crate::cli::train::stall;
 use crate::model::Timestamp;
+use crate::model::train::TrainView;
 use crate::model::view::{FleetView, PlanningView};
 
 /// Only the newest notices; `--json` has all.
@@ -76,6 +78,7 @@ fn counts(text: &mut String, view: &FleetView, now: Timestamp) {
         "merges      {} merged, {} waiting, {} conflicts ({} resolved)",
         merges.merged, merges.waiting, merges.conflicts, merges.resolved
     );
+    train(text, &view.train, now);
     if let Some(gate) = &view.gate {
         let again = if gate.again { " once more" } else { "" };
         let _ = writeln!(
@@ -94,6 +97,22 @@ fn counts(text: &mut String, view: &FleetView, now: Timestamp) {
         (false, Some(problem)) => format!("merged commits wait: {}", safe(problem)),
     };
     let _ = writeln!(text, "push        {push}");
+}
+
+/// Nothing while it goes on.
+fn train(text: &mut String, train: &TrainView, now: Timestamp) {
+    let Some(first) = train.stalls.first() else {
+        return;
+    };
+    let more = match train.stalls.len() - 1 {
+        0 => String::new(),
+        more => format!("{more} more: "),
+    };
+    let _ = writeln!(
+        text,
+        "train       {} ({more}`orchestrator train`)",
+        stall(first, now)
+    );
 }
 
 /// The newest copies of uncommitted work, if there are any.

@@ -2,10 +2,10 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
 
-use super::Look;
 use crate::cli::credentials::until;
 use crate::cli::format::{age, count, cut, safe};
 use crate::cli::output;
+use crate::cli::watch::Look;
 use crate::model::view::{AgentView, FleetView};
 
 /// A longer sentence or title is cut: the table stays a table. `--json` has the whole text.

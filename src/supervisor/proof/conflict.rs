@@ -217,6 +217,7 @@ impl Supervisor {
             later: None,
             tasks,
             seen: false,
+            since: Some(now),
         };
         self.fleet.merging.conflicts.insert(id.clone(), conflict);
         self.act(Action::CreateTask(NewTask {

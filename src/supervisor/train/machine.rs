@@ -320,6 +320,7 @@ impl Train {
         };
         let mut members = run.segments.pop_front().unwrap_or_default();
         if members.len() > 1 {
+            run.halved = true;
             let second = members.split_off(members.len().div_ceil(2));
             run.segments.push_front(second);
             run.segments.push_front(members);
@@ -349,10 +350,10 @@ impl Train {
             }
             LandOutcome::Moved { .. } => {
                 let segments = std::mem::take(&mut run.segments);
-                let (began, moved) = (run.began, run.moved + 1);
+                let (began, moved, halved) = (run.began, run.moved + 1, run.halved);
                 self.begin(now, segments, &mut said);
                 if let Some(run) = &mut self.run {
-                    (run.began, run.moved) = (began, moved);
+                    (run.began, run.moved, run.halved) = (began, moved, halved);
                 }
             }
             LandOutcome::Landed { head } => {
@@ -385,6 +386,9 @@ impl Train {
         if !segments.is_empty() {
             self.begin(now, segments, said);
         }
+        if let Some(next) = &mut self.run {
+            next.halved = run.halved;
+        }
     }
 
     fn begin(&mut self, now: Timestamp, segments: VecDeque<Vec<Candidate>>, said: &mut Vec<Said>) {
@@ -396,6 +400,7 @@ impl Train {
             since: now,
             began: now,
             moved: 0,
+            halved: false,
             stall: None,
         });
         self.ask(said);

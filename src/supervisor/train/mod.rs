@@ -14,6 +14,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod view;
 
 pub use state::Train;
 pub(super) use verdict::{Verdict, names};

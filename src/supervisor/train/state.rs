@@ -40,6 +40,9 @@ pub struct Run {
     /// When what is in hand was first tried, and how often the branch has moved under it since.
     pub began: Timestamp,
     pub moved: u32,
+    /// It was red as a whole, and its parts are tried by themselves.
+    #[serde(default)]
+    pub halved: bool,
     pub stall: Option<Stall>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::model::train::{CandidateView, TrainView};
 use crate::model::{
     AgentId, CommitId, CredentialView, GateRecord, HookAnswer, HookFact, Reply, RescueCause,
     Screen, Window,
@@ -373,6 +374,31 @@ pub(super) fn credential(view: &CredentialView) -> String {
     let reason = view.reason.as_ref();
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     format!("\"{}\" {}, {lent} has it{reason}", view.id, view.state)
+}
+
+/// The train as people see it.
+pub(super) fn train(view: &TrainView) -> String {
+    let names = |all: &[CandidateView]| {
+        let names: Vec<&str> = all.iter().map(|c| c.agent.as_str()).collect();
+        names.join(", ")
+    };
+    let mut line = format!("train {}", view.state.as_str());
+    if view.bisecting {
+        line.push_str(" (bisecting)");
+    }
+    if let Some(stack) = &view.stack {
+        let _ = write!(line, " stack {}: {}", stack.number, names(&stack.members));
+    }
+    for part in &view.after {
+        let _ = write!(line, "; then {}", names(part));
+    }
+    if !view.waiting.is_empty() {
+        let _ = write!(line, "; line {}", names(&view.waiting));
+    }
+    for stall in &view.stalls {
+        let _ = write!(line, "; held up: {}", stall.reason);
+    }
+    line
 }
 
 /// Branch and planning as people see them.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::behave::Turn;
 use super::{Account, World, lines};
+use crate::model::train::TrainView;
 use crate::model::{AgentId, CredentialId, Ending, Request, Timestamp, Window, Windows};
 use crate::supervisor::{Policy, PushOutcome};
 
@@ -379,11 +380,13 @@ impl Script {
             .map(|agent| (agent.id.to_string(), lines::state(agent)))
             .collect();
         if let Some(supervisor) = self.world.supervisor() {
-            let credentials = supervisor.view(self.world.now).credentials;
-            let lines = credentials
-                .iter()
-                .map(|view| (view.id.to_string(), lines::credential(view)));
-            states.extend(lines);
+            let view = supervisor.view(self.world.now);
+            let credentials = view.credentials.iter();
+            states.extend(credentials.map(|view| (view.id.to_string(), lines::credential(view))));
+            let train = lines::train(&view.train);
+            if train != lines::train(&TrainView::default()) || self.shown.contains_key("train") {
+                states.push(("train".into(), train));
+            }
         }
         states.push(("fleet".into(), lines::fleet(&fleet)));
         for (who, state) in states {

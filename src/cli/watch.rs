@@ -1,4 +1,4 @@
-//! `status --watch`: drawn again with every change, in place on a terminal.
+//! `--watch`: drawn again with every change, in place on a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -6,17 +6,47 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Look, now, render};
-use crate::cli::error::Result;
-use crate::cli::output::{self, Colour};
-use crate::cli::{Error, Exit};
+use super::error::Result;
+use super::format::now;
+use super::output::{self, Colour};
+use super::{Error, Exit};
 use crate::client::{Client, StatusStream};
+use crate::model::Timestamp;
 use crate::model::view::FleetView;
 
 /// Ages move on between changes.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How each snapshot is shown.
+/// How a frame is drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// What ages are counted to.
+    pub(super) now: Timestamp,
+    /// `None`: as wide as it gets, for pipes.
+    pub(super) columns: Option<u16>,
+    pub(super) colour: Colour,
+}
+
+impl Look {
+    /// As stdout takes it, now.
+    pub(super) fn of_stdout() -> Self {
+        Self {
+            now: now(),
+            columns: output::terminal_size().map(|(columns, _)| columns),
+            colour: Colour::of_stdout(),
+        }
+    }
+}
+
+/// What is shown of each snapshot.
+#[derive(Clone, Copy)]
+pub(super) struct Shown {
+    pub(super) frame: fn(&FleetView, Look) -> String,
+    /// One line of JSON. The same again is not shown.
+    pub(super) line: fn(&FleetView) -> serde_json::Result<String>,
+}
+
+/// How it is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     InPlace,
@@ -24,7 +54,7 @@ enum Form {
     Json,
 }
 
-pub(super) async fn run(client: &Client, json: bool) -> Result<Exit> {
+pub(super) async fn run(client: &Client, json: bool, shown: Shown) -> Result<Exit> {
     let mut views = client.watch().await?;
     let form = match json {
         true => Form::Json,
@@ -33,7 +63,7 @@ pub(super) async fn run(client: &Client, json: bool) -> Result<Exit> {
     };
     let ended = {
         let _screen = (form == Form::InPlace).then(Screen::enter);
-        let watching = watch(&mut views, form);
+        let watching = watch(&mut views, form, shown);
         tokio::select! {
             result = watching => result?,
             () = told_to_end() => return Ok(Exit::Done),
@@ -41,7 +71,7 @@ pub(super) async fn run(client: &Client, json: bool) -> Result<Exit> {
     };
     if let (Some(view), Form::InPlace) = (&ended, form) {
         // The screen is back as it was; what was seen last stays readable.
-        output::data(&frame(view))?;
+        output::data(&(shown.frame)(view, Look::of_stdout()))?;
     }
     output::say("the supervisor has ended");
     Ok(Exit::Done)
@@ -63,8 +93,13 @@ async fn told_to_end() {
 }
 
 /// Until the stream ends; gives the last snapshot.
-async fn watch(views: &mut StatusStream, form: Form) -> Result<Option<FleetView>> {
+async fn watch(
+    views: &mut StatusStream,
+    form: Form,
+    shown: Shown,
+) -> Result<Option<FleetView>> {
     let mut last: Option<FleetView> = None;
+    let mut said = String::new();
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -72,44 +107,43 @@ async fn watch(views: &mut StatusStream, form: Form) -> Result<Option<FleetView>
                 None => return Ok(last),
                 Some(view) => {
                     let view = view?;
-                    show(&view, form)?;
+                    if form == Form::Json {
+                        tell(&view, shown, &mut said)?;
+                    } else {
+                        draw(&view, form, shown)?;
+                    }
                     last = Some(view);
                 }
             },
             _ = tick.tick(), if form == Form::InPlace => {
                 if let Some(view) = &last {
-                    show(view, form)?;
+                    draw(view, form, shown)?;
                 }
             }
         }
     }
 }
 
-fn show(view: &FleetView, form: Form) -> Result<()> {
-    match form {
-        Form::Json => {
-            let line = serde_json::to_string(view).map_err(|error| {
-                Error::new(Exit::Failure, "cannot write the answer as JSON").because(&error)
-            })?;
-            output::data(&format!("{line}\n"))
-        }
-        Form::OneAfterTheOther => output::data(&format!("{}\n", frame(view))),
-        Form::InPlace => {
-            let rows = output::terminal_size().map_or(usize::MAX, |(_, rows)| usize::from(rows));
-            output::data(&over(&frame(view), rows))
-        }
+/// A line of JSON, unless it says what the last one said.
+fn tell(view: &FleetView, shown: Shown, said: &mut String) -> Result<()> {
+    let line = (shown.line)(view).map_err(|error| {
+        Error::new(Exit::Failure, "cannot write the answer as JSON").because(&error)
+    })?;
+    if line == *said {
+        return Ok(());
     }
+    output::data(&format!("{line}\n"))?;
+    *said = line;
+    Ok(())
 }
 
-fn frame(view: &FleetView) -> String {
-    render(
-        view,
-        Look {
-            now: now(),
-            columns: output::terminal_size().map(|(columns, _)| columns),
-            colour: Colour::of_stdout(),
-        },
-    )
+fn draw(view: &FleetView, form: Form, shown: Shown) -> Result<()> {
+    let frame = (shown.frame)(view, Look::of_stdout());
+    if form != Form::InPlace {
+        return output::data(&format!("{frame}\n"));
+    }
+    let rows = output::terminal_size().map_or(usize::MAX, |(_, rows)| usize::from(rows));
+    output::data(&over(&frame, rows))
 }
 
 /// The terminal's alternate screen (xterm control sequences, DECSET 1049 and 25), left when
