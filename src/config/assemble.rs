@@ -47,6 +47,7 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
             Some(Value::List(entries)) => entries.iter().map(Gate::from_entry).collect(),
             _ => unreachable(),
         },
+        merge_batch: read.integer("mergeBatch"),
         api_port: read.integer("apiPort"),
         planning: Planning {
             empty_rounds: read.integer("planning.emptyRounds"),

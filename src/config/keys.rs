@@ -307,6 +307,13 @@ pub static KEYS: &[Key] = &[
         "Commands that must pass on the merged tree before it becomes the branch. They run in this order, in containers of their own, up to the first that does not pass.",
     ),
     key(
+        "mergeBatch",
+        Integer { min: 1, max: 100 },
+        Text("5"),
+        "1",
+        "How many agents' work is merged and tested together, at most. 1 tests each by itself.",
+    ),
+    key(
         "apiPort",
         Integer {
             min: 0,

@@ -80,6 +80,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         container,
         environment,
         gates,
+        merge_batch,
         api_port,
         planning,
         fetch_interval,
@@ -109,6 +110,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
     values.push(("environment", hidden(environment)));
     let gates: Vec<Json> = gates.iter().map(Gate::shown).collect();
     values.push(("gates", json!(gates)));
+    values.push(("mergeBatch", json!(merge_batch)));
     values.push(("apiPort", json!(api_port)));
     let Planning {
         empty_rounds,

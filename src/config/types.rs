@@ -33,6 +33,8 @@ pub struct Config {
     pub environment: BTreeMap<String, String>,
     /// In the order they run.
     pub gates: Vec<Gate>,
+    /// Candidates that are merged and tested together; at least 1.
+    pub merge_batch: u32,
     /// 0: choose a free port.
     pub api_port: u16,
     pub planning: Planning,

@@ -269,6 +269,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         push: config.push,
         fetch_interval: config.fetch_interval,
         gates: config.gates.iter().map(|gate| gate.name.clone()).collect(),
+        merge_batch: config.merge_batch,
         task_attempts: config.tasks.attempts,
         proof: match config.tasks.proof {
             TaskProof::Commit => Proof::Commit,
