@@ -10,8 +10,8 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, status, task, train, trash, up,
-    view, worktree,
+    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, status, task, train,
+    trash, up, view, worktree,
 };
 
 /// Runs the program: the whole of `main`.

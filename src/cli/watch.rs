@@ -93,11 +93,7 @@ async fn told_to_end() {
 }
 
 /// Until the stream ends; gives the last snapshot.
-async fn watch(
-    views: &mut StatusStream,
-    form: Form,
-    shown: Shown,
-) -> Result<Option<FleetView>> {
+async fn watch(views: &mut StatusStream, form: Form, shown: Shown) -> Result<Option<FleetView>> {
     let mut last: Option<FleetView> = None;
     let mut said = String::new();
     let mut tick = tokio::time::interval(TICK);

@@ -25,9 +25,9 @@ use crate::model::view::{
     UsageView,
 };
 use crate::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, CommitId, Explanation, GateCounts, GateEvent,
-    GateView, Grade, HookAnswer, HookReport, Incarnation, LeftOut, RescueContent, RescueView,
-    Restored, Role, Signal, TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
+    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, CommitId, Explanation, GateCounts,
+    GateEvent, GateView, Grade, HookAnswer, HookReport, Incarnation, LeftOut, RescueContent,
+    RescueView, Restored, Role, Signal, TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
 };
 
 pub(crate) struct FakeControl {
@@ -424,7 +424,8 @@ pub(crate) fn train() -> TrainView {
         waiting: vec![candidate(3, "c", 2)],
         stalls: vec![StallView {
             kind: StallKind::Candidate,
-            reason: "worker-3's cccccccccc could not be tried (2 times): no room on the disk".into(),
+            reason: "worker-3's cccccccccc could not be tried (2 times): no room on the disk"
+                .into(),
             since: Some(ago(30)),
             again_at: Some(Timestamp(NOW.0 + 10_000)),
         }],

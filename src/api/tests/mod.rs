@@ -279,7 +279,10 @@ async fn the_train_is_the_snapshots() {
     let train = served.send(Method::GET, "/api/v1/train").await;
     let train: Value = train.json().await.unwrap();
     assert_eq!(train, serde_json::to_value(fake::train()).unwrap());
-    assert_eq!((&train["state"], &train["bisecting"]), (&json!("testing"), &json!(true)));
+    assert_eq!(
+        (&train["state"], &train["bisecting"]),
+        (&json!("testing"), &json!(true))
+    );
     let status = served.send(Method::GET, "/api/v1/status").await;
     let status: Value = status.json().await.unwrap();
     assert_eq!(status["train"], train);

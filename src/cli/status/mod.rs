@@ -60,8 +60,8 @@ fn render(view: &FleetView, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::Colour;
     use crate::api::tests::fake::{NOW, fleet};
+    use crate::cli::output::Colour;
 
     fn look(columns: Option<u16>) -> Look {
         Look {
@@ -94,6 +94,7 @@ mod tests {
         view.pushed = true;
         view.push_problem = None;
         view.planning.resting = true;
+        view.train.stalls.clear();
         let text = summary::foot(&view, NOW);
         insta::assert_snapshot!(text);
     }

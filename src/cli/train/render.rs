@@ -72,10 +72,7 @@ fn state(train: &TrainView, gate: Option<&RunningGate>, now: Timestamp) -> Strin
         text.push_str(", bisecting a red batch");
     }
     let stack = train.stack.as_ref();
-    let tests = matches!(
-        train.state,
-        TrainState::Testing | TrainState::TestingBranch
-    );
+    let tests = matches!(train.state, TrainState::Testing | TrainState::TestingBranch);
     // A person may be running gates on something else.
     let ours = gate.filter(|gate| {
         let commit = Some(&gate.commit);
@@ -220,7 +217,10 @@ mod tests {
             log: "l".into(),
         };
         let said = state(&view.train, Some(&gate), NOW);
-        assert!(said.ends_with("; gate test (2 of 2) once more for 12s"), "{said}");
+        assert!(
+            said.ends_with("; gate test (2 of 2) once more for 12s"),
+            "{said}"
+        );
         gate.commit = "ffff".into();
         let said = state(&view.train, Some(&gate), NOW);
         assert!(!said.contains("gate test"), "{said}");

@@ -332,7 +332,10 @@ mod tests {
         merging.conflicts.insert(AgentId::worker(4), conflict);
 
         let view = supervisor.train_view();
-        assert_eq!((view.state, view.since), (TrainState::Stalled, Some(at(45))));
+        assert_eq!(
+            (view.state, view.since),
+            (TrainState::Stalled, Some(at(45)))
+        );
         assert_eq!(
             kinds(&view),
             [
