@@ -16,21 +16,21 @@ use orchestrator::control::{
     ControlError, ControlPort, Ending, GateRequest, GateStream, Refusal, Reply, Request,
     StatusReport,
 };
-use orchestrator::coordination::rules::{self, Claimant};
-use orchestrator::coordination::view::View;
-use orchestrator::coordination::{NewTask, Retry};
 use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
 use orchestrator::model::train::TrainView;
 use orchestrator::model::view::{
     AgentView, FleetView, MergeCounts, PlanningView, TaskCounts, UsageView,
 };
 use orchestrator::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Explanation, GateView, HookAnswer, HookReport,
-    Incarnation, Role, TaskContext, TaskId, TaskSource, Timestamp,
+    About, AgentId, Explanation, GateView, HookAnswer, HookReport, Incarnation, Role, TaskId,
+    Timestamp,
 };
+use orchestrator::testing::tasks::tasks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// 2026-01-02T03:04:05Z.
+const NOW: Timestamp = Timestamp(1_767_323_045_000);
 const LONG: Duration = Duration::from_secs(30);
 
 /// A home of its own, and nothing of the machine's environment.
@@ -106,65 +106,6 @@ struct Fleet {
     shutdown: CancellationToken,
 }
 
-/// One that is done after a crash, one that failed, and one that waits for that.
-fn tasks() -> View {
-    let mut view = View::default();
-    let worker = AgentId::worker(1);
-    let at = |seconds: i64| Timestamp(1_767_319_445_000 + seconds * 1000);
-    let new = |id: &str, dependencies: &[&str]| NewTask {
-        id: id.into(),
-        description: format!("write {id}\nand test it"),
-        priority: 0,
-        owner: Some(worker.clone()),
-        dependencies: dependencies.iter().map(|id| TaskId::new(*id)).collect(),
-        labels: vec!["docs".to_owned()],
-        context: TaskContext::default(),
-        scope: Vec::new(),
-        source: TaskSource::TaskList { worker: 1 },
-    };
-    let who = Claimant {
-        agent: &worker,
-        incarnation: Incarnation(1),
-        lease: Duration::from_secs(3600),
-    };
-    let crash = |number| AttemptNote {
-        number,
-        fence: 1,
-        agent: worker.clone(),
-        incarnation: Incarnation(1),
-        began: at(1),
-        ended: at(60),
-        end: AttemptEnd::Crashed,
-        cause: "killed (exit 137)".to_owned(),
-    };
-    let crashed = |id: &str, created: i64| {
-        let task = rules::create(&new(id, &[]), at(created)).unwrap();
-        let task = rules::claim(&task, who, Vec::new(), at(1))
-            .unwrap()
-            .unwrap();
-        let note = rules::note(&task, 1, Incarnation(2), &[crash(1)], at(60));
-        note.unwrap().unwrap()
-    };
-    let mut done = crashed("w1-done", 0);
-    done = rules::complete(&done, 1, "did it", None, at(90))
-        .unwrap()
-        .unwrap();
-    let receipt = serde_json::json!({
-        "task": "w1-done", "agent": "worker-1", "fence": 1, "claimed_at": at(90), "proven_at": at(95),
-        "commits": [{"id": "0123456789abcdef0123456789abcdef01234567", "subject": "write it"}],
-        "commit_count": 1, "landed": "89abcdef0123456789abcdef0123456789abcdef",
-    });
-    done.receipt = Some(serde_json::from_value(receipt).unwrap());
-    view.put(1, done);
-    let failed = rules::fail(&crashed("w1-fails", 1), 1, "no more", Retry::Never, at(99));
-    view.put(2, failed.unwrap().unwrap());
-    view.put(
-        3,
-        rules::create(&new("w1-waits", &["w1-fails"]), at(2)).unwrap(),
-    );
-    view
-}
-
 #[async_trait]
 impl ControlPort for Fleet {
     async fn request(&self, request: Request) -> Result<Reply, ControlError> {
@@ -233,11 +174,11 @@ impl ControlPort for Fleet {
     }
 
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
-        Ok(tasks().page(&filter))
+        Ok(tasks(NOW).page(&filter))
     }
 
     async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
-        let (known, nearest) = (tasks().report(&id), tasks().nearest(&id));
+        let (known, nearest) = (tasks(NOW).report(&id), tasks(NOW).nearest(&id));
         Ok(known.map_or(FoundTask::Unknown { nearest }, |report| {
             FoundTask::Known(Box::new(report))
         }))

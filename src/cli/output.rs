@@ -6,6 +6,7 @@ use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
 
 use super::error::Result;
 use super::{Error, Exit};
+use crate::model::Timestamp;
 
 /// May colours be used on stdout?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,55 @@ impl Colour {
             Self::No
         }
     }
+}
+
+/// How things are drawn.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub(super) now: Timestamp,
+    pub(super) zone: jiff::tz::TimeZone,
+    /// Of the terminal, if stdout is one.
+    pub(super) columns: Option<u16>,
+    pub(super) colour: Colour,
+}
+
+impl Look {
+    pub(super) fn of_stdout() -> Self {
+        Self {
+            now: super::format::now(),
+            zone: jiff::tz::TimeZone::system(),
+            columns: terminal_size().map(|(columns, _)| columns),
+            colour: Colour::of_stdout(),
+        }
+    }
+
+    /// For what is compared with a text in tests.
+    #[cfg(test)]
+    pub(super) fn plain(now: Timestamp) -> Self {
+        Self {
+            now,
+            zone: jiff::tz::TimeZone::UTC,
+            columns: None,
+            colour: Colour::No,
+        }
+    }
+}
+
+/// A list as JSON or as a table; `empty` is said in place of a table without rows.
+pub(super) fn list<T: serde::Serialize>(
+    all: &[T],
+    as_json: bool,
+    empty: &str,
+    table: impl FnOnce(&[T], &Look) -> String,
+) -> Result<Exit> {
+    if as_json {
+        json(&all)?;
+    } else if all.is_empty() {
+        say(empty);
+    } else {
+        data(&table(all, &Look::of_stdout()))?;
+    }
+    Ok(Exit::Done)
 }
 
 /// Writes data to stdout. A reader that went away (`| head`) ends the command silently.

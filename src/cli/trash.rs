@@ -7,8 +7,8 @@ use comfy_table::{Attribute, Cell};
 
 use super::context::Context;
 use super::error::Result;
-use super::format::{age, cut, now, safe};
-use super::output::{self, Colour};
+use super::format::{age, cut, safe};
+use super::output::{self, Look};
 use super::wiring::kept::{Kept, TrashEntry};
 use super::{Error, Exit};
 use crate::model::Timestamp;
@@ -72,15 +72,7 @@ pub(super) async fn run(context: &Context, args: &TrashArgs) -> Result<Exit> {
 }
 
 fn show(all: &[TrashEntry], json: bool) -> Result<Exit> {
-    if json {
-        output::json(&all)?;
-    } else if all.is_empty() {
-        output::say("the trash is empty");
-    } else {
-        let columns = output::terminal_size().map(|(columns, _)| columns);
-        output::data(&table(all, now(), columns, Colour::of_stdout()))?;
-    }
-    Ok(Exit::Done)
+    output::list(all, json, "the trash is empty", table)
 }
 
 async fn empty(kept: &Kept, force: bool, json: bool) -> Result<Exit> {
@@ -104,14 +96,14 @@ async fn empty(kept: &Kept, force: bool, json: bool) -> Result<Exit> {
     .hint("`orchestrator trash empty --force` deletes them; each goes by itself when its time is over"))
 }
 
-fn table(all: &[TrashEntry], now: Timestamp, columns: Option<u16>, colour: Colour) -> String {
+fn table(all: &[TrashEntry], look: &Look) -> String {
     let header = ["id", "age", "deleted in", "why", "was"];
-    let mut table = output::table(columns, colour, &header);
+    let mut table = output::table(look.columns, look.colour, &header);
     for entry in all {
         table.add_row(vec![
             Cell::new(safe(&entry.id)).add_attribute(Attribute::Bold),
-            Cell::new(age(now.since(entry.at))),
-            Cell::new(age(entry.until.since(now))),
+            Cell::new(age(look.now.since(entry.at))),
+            Cell::new(age(entry.until.since(look.now))),
             Cell::new(cut(&safe(&entry.why), 60)),
             Cell::new(entry.path.display()),
         ]);
@@ -133,6 +125,6 @@ mod tests {
             at: Timestamp(NOW.0 - 45_000),
             until: Timestamp(NOW.0 + 29 * 86_400_000),
         };
-        insta::assert_snapshot!(table(&[entry], NOW, None, Colour::No));
+        insta::assert_snapshot!(table(&[entry], &Look::plain(NOW)));
     }
 }

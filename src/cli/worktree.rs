@@ -7,7 +7,7 @@ use super::Exit;
 use super::context::Context;
 use super::error::Result;
 use super::format::{age, now, safe, size};
-use super::output::{self, Colour};
+use super::output::{self, Look};
 use super::wiring::kept::{self, Alone};
 use crate::client::Client;
 use crate::model::{AgentId, CleanedUp, Timestamp, WorktreeView};
@@ -118,24 +118,17 @@ pub(super) async fn run(context: &Context, args: &WorktreeArgs) -> Result<Exit> 
 }
 
 async fn list(context: &Context, json: bool) -> Result<Exit> {
-    let all = all(context).await?;
-    if json {
-        output::json(&all)?;
-    } else {
-        let columns = output::terminal_size().map(|(columns, _)| columns);
-        output::data(&table(&all, now(), columns, Colour::of_stdout()))?;
-    }
-    Ok(Exit::Done)
+    output::list(&all(context).await?, json, "there are no checkouts", table)
 }
 
-fn table(all: &[WorktreeView], now: Timestamp, columns: Option<u16>, colour: Colour) -> String {
-    let mut table = output::table(columns, colour, &HEADER);
+fn table(all: &[WorktreeView], look: &Look) -> String {
+    let mut table = output::table(look.columns, look.colour, &HEADER);
     for view in all {
         let number = |number: Option<u32>| number.map_or("-".to_owned(), |n| n.to_string());
         let copy = view.snapshot.as_ref().map_or_else(
             || "-".to_owned(),
             |copy| {
-                let ago = age(now.since(copy.at));
+                let ago = age(look.now.since(copy.at));
                 format!("{} ({} files, {ago} ago)", copy.id, copy.files)
             },
         );
@@ -243,7 +236,7 @@ mod tests {
             one(AgentId::manager(), true, None),
             one(AgentId::worker(2), false, Some(copy)),
         ];
-        insta::assert_snapshot!(table(&all, NOW, None, Colour::No));
+        insta::assert_snapshot!(table(&all, &Look::plain(NOW)));
     }
 
     #[test]

@@ -12,4 +12,6 @@ pub mod memory_store;
 pub mod sample;
 pub mod scripted_model;
 #[cfg(feature = "testing")]
+pub mod tasks;
+#[cfg(feature = "testing")]
 pub mod world;

@@ -503,24 +503,7 @@ async fn what_an_earlier_supervisor_left_is_removed(world: World) {
     world.clean_up().await;
 }
 
-macro_rules! contract {
-    ($($case:ident)*) => {
-        mod on_fake {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::World::fake().await).await;
-            })*
-        }
-        mod on_docker {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::World::docker().await).await;
-            })*
-        }
-    };
-}
-
-contract! {
+fake_and_docker! {
     a_gate_sees_exactly_the_tree_with_its_history
     what_is_known_of_a_tree_is_not_run_again
     the_first_red_one_ends_the_run

@@ -690,24 +690,7 @@ async fn appears(path: &std::path::Path) {
         .expect("the file appears");
 }
 
-macro_rules! contract {
-    ($($case:ident)*) => {
-        mod on_fake {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::World::fake().await).await;
-            })*
-        }
-        mod on_docker {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::World::docker().await).await;
-            })*
-        }
-    };
-}
-
-contract! {
+fake_and_docker! {
     starting_twice_adopts
     an_ended_container_is_seen_and_not_started_again
     a_missing_mount_is_refused_and_not_made

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -12,9 +11,6 @@ use crate::control::{
     CleanUp, ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, Reply,
     Request, StatusReport,
 };
-use crate::coordination::rules::{self, Claimant};
-use crate::coordination::view::View;
-use crate::coordination::{NewTask, Retry};
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::train::{
@@ -25,10 +21,11 @@ use crate::model::view::{
     UsageView,
 };
 use crate::model::{
-    About, AgentId, AttemptEnd, AttemptNote, Cause, CleanedUp, CommitId, Explanation, GateCounts,
-    GateEvent, GateView, Grade, HookAnswer, HookReport, Incarnation, LeftOut, RescueContent,
-    RescueView, Restored, Role, Signal, TaskContext, TaskId, TaskSource, Timestamp, WorktreeView,
+    About, AgentId, Cause, CleanedUp, CommitId, Explanation, GateCounts, GateEvent, GateView,
+    Grade, HookAnswer, HookReport, Incarnation, LeftOut, RescueContent, RescueView, Restored, Role,
+    Signal, TaskId, Timestamp, WorktreeView,
 };
+use crate::testing::tasks::tasks;
 
 pub(crate) struct FakeControl {
     pub(crate) asked: Mutex<Vec<Request>>,
@@ -134,11 +131,11 @@ impl ControlPort for FakeControl {
     }
 
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
-        Ok(tasks().page(&filter))
+        Ok(tasks(NOW).page(&filter))
     }
 
     async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
-        let (known, nearest) = (tasks().report(&id), tasks().nearest(&id));
+        let (known, nearest) = (tasks(NOW).report(&id), tasks(NOW).nearest(&id));
         Ok(known.map_or(FoundTask::Unknown { nearest }, |report| {
             FoundTask::Known(Box::new(report))
         }))
@@ -248,65 +245,6 @@ fn gate() -> GateView {
         last: None,
         last_at: None,
     }
-}
-
-/// One that is done after a crash, one that failed, and one that waits for that.
-pub(crate) fn tasks() -> View {
-    let mut view = View::default();
-    let worker = AgentId::worker(1);
-    let at = |seconds: i64| Timestamp(NOW.0 - 3_600_000 + seconds * 1000);
-    let new = |id: &str, dependencies: &[&str]| NewTask {
-        id: id.into(),
-        description: format!("write {id}\nand test it"),
-        priority: 0,
-        owner: Some(worker.clone()),
-        dependencies: dependencies.iter().map(|id| TaskId::new(*id)).collect(),
-        labels: vec!["docs".to_owned()],
-        context: TaskContext::default(),
-        scope: Vec::new(),
-        source: TaskSource::TaskList { worker: 1 },
-    };
-    let who = Claimant {
-        agent: &worker,
-        incarnation: Incarnation(1),
-        lease: Duration::from_secs(3600),
-    };
-    let crash = |number| AttemptNote {
-        number,
-        fence: 1,
-        agent: worker.clone(),
-        incarnation: Incarnation(1),
-        began: at(1),
-        ended: at(60),
-        end: AttemptEnd::Crashed,
-        cause: "killed (exit 137)".to_owned(),
-    };
-    let crashed = |id: &str, created: i64| {
-        let task = rules::create(&new(id, &[]), at(created)).unwrap();
-        let task = rules::claim(&task, who, Vec::new(), at(1))
-            .unwrap()
-            .unwrap();
-        let note = rules::note(&task, 1, Incarnation(2), &[crash(1)], at(60));
-        note.unwrap().unwrap()
-    };
-    let mut done = crashed("w1-done", 0);
-    done = rules::complete(&done, 1, "did it", None, at(90))
-        .unwrap()
-        .unwrap();
-    let receipt = serde_json::json!({
-        "task": "w1-done", "agent": "worker-1", "fence": 1, "claimed_at": at(90), "proven_at": at(95),
-        "commits": [{"id": "0123456789abcdef0123456789abcdef01234567", "subject": "write it"}],
-        "commit_count": 1, "landed": "89abcdef0123456789abcdef0123456789abcdef",
-    });
-    done.receipt = Some(serde_json::from_value(receipt).unwrap());
-    view.put(1, done);
-    let failed = rules::fail(&crashed("w1-fails", 1), 1, "no more", Retry::Never, at(99));
-    view.put(2, failed.unwrap().unwrap());
-    view.put(
-        3,
-        rules::create(&new("w1-waits", &["w1-fails"]), at(2)).unwrap(),
-    );
-    view
 }
 
 /// 2026-01-02T03:04:05Z.

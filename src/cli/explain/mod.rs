@@ -6,9 +6,8 @@ use clap::Args;
 
 use super::context::{Context, agent};
 use super::error::Result;
-use super::output::{self, Colour};
+use super::output::{self, Look};
 use super::{Exit, format};
-use crate::model::Timestamp;
 
 /// Explain why an agent is in its state, and what would change it
 ///
@@ -35,15 +34,6 @@ pub struct ExplainArgs {
     lines: u16,
 }
 
-/// How it is drawn.
-#[derive(Clone, Debug)]
-struct Look {
-    now: Timestamp,
-    zone: jiff::tz::TimeZone,
-    columns: Option<u16>,
-    colour: Colour,
-}
-
 pub(super) async fn run(context: &Context, args: &ExplainArgs) -> Result<Exit> {
     let client = context.running()?.client;
     // Names those there are, with the exit code for it.
@@ -60,9 +50,7 @@ pub(super) async fn run(context: &Context, args: &ExplainArgs) -> Result<Exit> {
     }
     let look = Look {
         now: explanation.at,
-        zone: jiff::tz::TimeZone::system(),
-        columns: output::terminal_size().map(|(columns, _)| columns),
-        colour: Colour::of_stdout(),
+        ..Look::of_stdout()
     };
     let mut text = render::explanation(&explanation, &look);
     if args.history {

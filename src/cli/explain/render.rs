@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 
-use super::Look;
 use super::format::{age, count, safe};
-use crate::cli::output;
+use crate::cli::output::{self, Look};
 use crate::model::explain::{Cause, Explanation, Grade, Signal, SignalView};
 use crate::model::{KeptView, Timestamp};
 
@@ -247,15 +246,9 @@ fn moment(at: Timestamp, look: &Look) -> String {
 mod tests {
     use super::*;
     use crate::api::tests::fake::{NOW, why};
-    use crate::cli::output::Colour;
 
     fn look() -> Look {
-        Look {
-            now: NOW,
-            zone: jiff::tz::TimeZone::UTC,
-            columns: None,
-            colour: Colour::No,
-        }
+        Look::plain(NOW)
     }
 
     #[test]

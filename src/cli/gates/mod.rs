@@ -7,9 +7,8 @@ use clap::{Args, Subcommand};
 
 use super::context::Context;
 use super::error::Result;
-use super::output::{self, Colour};
+use super::output;
 use super::{Error, Exit, wiring};
-use crate::model::Timestamp;
 use crate::telemetry::Plain;
 
 /// Show the gates, run them now, read what they printed
@@ -59,27 +58,14 @@ pub(super) async fn run(context: &Context, args: &GatesArgs) -> Result<Exit> {
 
 async fn list(context: &Context, json: bool) -> Result<Exit> {
     let gates = context.running()?.client.gates().await?;
-    if json {
-        output::json(&gates)?;
-    } else if gates.is_empty() {
-        output::say("no gates are configured: whatever merges cleanly becomes the branch");
-        output::say("hint: name commands under `gates` in orchestrator.json");
-    } else {
-        output::data(&render::gates(&gates, &look()))?;
-    }
-    Ok(Exit::Done)
+    let empty = "no gates are configured: whatever merges cleanly becomes the branch\n\
+                 hint: name commands under `gates` in orchestrator.json";
+    output::list(&gates, json, empty, render::gates)
 }
 
 fn runs(context: &Context, json: bool) -> Result<Exit> {
     let runs = wiring::gate_runs(&context.state_directory()?)?;
-    if json {
-        output::json(&runs)?;
-    } else if runs.is_empty() {
-        output::say("no gate has been run yet");
-    } else {
-        output::data(&render::runs(&runs, &look()))?;
-    }
-    Ok(Exit::Done)
+    output::list(&runs, json, "no gate has been run yet", render::runs)
 }
 
 fn log(context: &Context, id: &str, json: bool) -> Result<Exit> {
@@ -102,12 +88,4 @@ fn log(context: &Context, id: &str, json: bool) -> Result<Exit> {
         output::bytes(&bytes)?;
     }
     Ok(Exit::Done)
-}
-
-fn look() -> render::Look {
-    render::Look {
-        now: Timestamp(jiff::Timestamp::now().as_millisecond()),
-        columns: output::terminal_size().map(|(columns, _)| columns),
-        colour: Colour::of_stdout(),
-    }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use comfy_table::{Attribute, Cell, Color};
 
 use crate::cli::format::{age, safe};
-use crate::cli::output::{self, Colour};
-use crate::model::{GateOutcome, GateRecord, GateView, LoggedGate, RunningGate, Timestamp};
+use crate::cli::output::{self, Look};
+use crate::model::{GateOutcome, GateRecord, GateView, LoggedGate, RunningGate};
 
 const GATES: [&str; 10] = [
     "gate",
@@ -21,14 +21,6 @@ const GATES: [&str; 10] = [
     "command",
 ];
 const RUNS: [&str; 6] = ["log", "gate", "commit", "outcome", "took", "ended"];
-
-/// How it is drawn.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
-    pub(super) now: Timestamp,
-    pub(super) columns: Option<u16>,
-    pub(super) colour: Colour,
-}
 
 pub(super) fn gates(gates: &[GateView], look: &Look) -> String {
     let mut table = output::table(look.columns, look.colour, &GATES);
@@ -144,14 +136,9 @@ pub(super) fn finished(record: &GateRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CommitId, GateCounts};
+    use crate::model::{CommitId, GateCounts, Timestamp};
 
     const NOW: Timestamp = Timestamp(1_795_273_200_000);
-    const LOOK: Look = Look {
-        now: NOW,
-        columns: None,
-        colour: Colour::No,
-    };
 
     fn record(outcome: GateOutcome, flaky: bool) -> GateRecord {
         GateRecord {
@@ -184,7 +171,7 @@ mod tests {
             last: Some(record(GateOutcome::Passed, true)),
             last_at: Some(Timestamp(NOW.0 - 120_000)),
         };
-        let text = gates(&[gate], &LOOK);
+        let text = gates(&[gate], &Look::plain(NOW));
         for word in [
             "rust:1.90 + network",
             "20m",
@@ -214,7 +201,7 @@ mod tests {
             at: Timestamp(NOW.0 - 5000),
             record: record(GateOutcome::TimedOut, false),
         };
-        let table = runs(&[logged], &LOOK);
+        let table = runs(&[logged], &Look::plain(NOW));
         assert!(
             table.contains("timed out") && table.contains("5s ago"),
             "{table}"

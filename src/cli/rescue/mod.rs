@@ -12,10 +12,10 @@ use comfy_table::{Attribute, Cell};
 use super::context::Context;
 use super::error::Result;
 use super::format::{age, cut, safe};
-use super::output::{self, Colour};
+use super::output::{self, Look};
 use super::wiring::kept::Kept;
 use super::{Error, Exit};
-use crate::model::{AgentId, RescueView, Timestamp};
+use crate::model::{AgentId, RescueView};
 
 /// See, and get back, what agents had not committed
 ///
@@ -107,20 +107,8 @@ async fn list(context: &Context, agent: Option<&str>, json: bool) -> Result<Exit
             return Err(unknown(&agent, &known));
         }
     }
-    if json {
-        output::json(&all)?;
-    } else if all.is_empty() {
-        output::say("there are no copies: nothing uncommitted was seen at any time they are taken");
-    } else {
-        let columns = output::terminal_size().map(|(columns, _)| columns);
-        output::data(&table(
-            &all,
-            super::format::now(),
-            columns,
-            Colour::of_stdout(),
-        ))?;
-    }
-    Ok(Exit::Done)
+    let empty = "there are no copies: nothing uncommitted was seen at any time they are taken";
+    output::list(&all, json, empty, table)
 }
 
 fn unknown(agent: &AgentId, known: &[AgentId]) -> Error {
@@ -129,7 +117,7 @@ fn unknown(agent: &AgentId, known: &[AgentId]) -> Error {
         .hint(format!("there are: {}", names.join(", ")))
 }
 
-fn table(all: &[RescueView], now: Timestamp, columns: Option<u16>, colour: Colour) -> String {
+fn table(all: &[RescueView], look: &Look) -> String {
     let header = [
         "id",
         "agent",
@@ -138,7 +126,7 @@ fn table(all: &[RescueView], now: Timestamp, columns: Option<u16>, colour: Colou
         "left out",
         "why it was taken",
     ];
-    let mut table = output::table(columns, colour, &header);
+    let mut table = output::table(look.columns, look.colour, &header);
     for rescue in all {
         let left_out = match rescue.left_out.len() {
             0 => "-".to_owned(),
@@ -147,7 +135,7 @@ fn table(all: &[RescueView], now: Timestamp, columns: Option<u16>, colour: Colou
         table.add_row(vec![
             Cell::new(&rescue.id).add_attribute(Attribute::Bold),
             Cell::new(safe(rescue.agent.as_str())),
-            Cell::new(age(now.since(rescue.at))),
+            Cell::new(age(look.now.since(rescue.at))),
             Cell::new(rescue.files),
             Cell::new(left_out),
             Cell::new(cut(&safe(&rescue.cause), 60)),
@@ -198,7 +186,7 @@ mod tests {
         let mut other = rescue();
         (other.id, other.left_out) = ("a1b2c3d4e5f6".into(), Vec::new());
         other.cause = "\u{1b}[31mred".into();
-        let text = table(&[rescue(), other], NOW, None, Colour::No);
+        let text = table(&[rescue(), other], &Look::plain(NOW));
         insta::assert_snapshot!(text);
     }
 

@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use super::context::{Context, agent};
 use super::error::Result;
 use super::format::safe;
-use super::output::{self, Colour};
+use super::output::{self, Look};
 use super::{Error, Exit, format};
 use crate::client::Client;
 use crate::model::listing::{PAGE, TaskFilter, TaskState};
-use crate::model::{AgentId, TaskId, Timestamp};
+use crate::model::{AgentId, TaskId};
 
 /// Show the tasks: what waits, who works on what, how each attempt ended
 #[derive(Debug, Args)]
@@ -78,26 +78,6 @@ struct OneArgs {
 
 fn states() -> PossibleValuesParser {
     PossibleValuesParser::new(TaskState::ALL.map(TaskState::as_str))
-}
-
-/// How it is drawn.
-#[derive(Clone, Debug)]
-struct Look {
-    now: Timestamp,
-    zone: jiff::tz::TimeZone,
-    columns: Option<u16>,
-    colour: Colour,
-}
-
-impl Look {
-    fn of_stdout() -> Self {
-        Self {
-            now: Timestamp(jiff::Timestamp::now().as_millisecond()),
-            zone: jiff::tz::TimeZone::system(),
-            columns: output::terminal_size().map(|(columns, _)| columns),
-            colour: Colour::of_stdout(),
-        }
-    }
 }
 
 pub(super) async fn run(context: &Context, args: &TaskArgs) -> Result<Exit> {

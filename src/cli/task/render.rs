@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
 
-use super::Look;
 use super::format::{age, cut, safe};
-use crate::cli::output;
+use crate::cli::output::{self, Look};
 use crate::model::listing::{TaskLine, TaskPage, TaskReport, TaskState};
 use crate::model::{
     AttemptNote, GateRecord, Missing, Receipt, SentBack, TaskId, TaskSource, Timestamp,

@@ -1,9 +1,6 @@
 //! Jobs: a command with a throwaway container of its own, followed to its end however long it takes.
 
 use bollard::Docker;
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
-};
 use futures_util::StreamExt;
 
 use super::REQUEST_DEADLINE;
@@ -37,25 +34,7 @@ async fn create_and_follow(
     let failed = |error| classify(attempt, error);
     let spec = &job.spec;
     let body = once_body(spec, &spec.command, false, &spec.network);
-    let options = CreateContainerOptionsBuilder::new().name(name).build();
-    docker
-        .create_container(Some(options), body)
-        .await
-        .map_err(failed)?;
-    // Attached before it starts, so that no output is lost.
-    let options = AttachContainerOptionsBuilder::new()
-        .stream(true)
-        .stdout(true)
-        .stderr(true)
-        .build();
-    let attached = docker
-        .attach_container(name, Some(options))
-        .await
-        .map_err(failed)?;
-    docker
-        .start_container(name, None::<StartContainerOptions>)
-        .await
-        .map_err(failed)?;
+    let attached = once::start_attached(docker, name, body, attempt).await?;
     // Waiting is one request, which is answered when it has ended.
     let patient = docker
         .clone()

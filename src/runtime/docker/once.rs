@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
+use bollard::container::AttachContainerResults;
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
@@ -53,7 +55,6 @@ async fn create_and_run(
     name: &str,
     attempt: &str,
 ) -> PortResult<ExecOutput> {
-    let failed = |error| classify(attempt, error);
     let with_input = !command.stdin.is_empty();
     let mut body = once_body(spec, &command.command, with_input, NO_NETWORK);
     if let Some(directory) = &command.working_directory {
@@ -65,12 +66,31 @@ async fn create_and_run(
             .iter()
             .map(|(key, value)| format!("{key}={value}")),
     );
+    let attached = start_attached(docker, name, body, attempt).await?;
+    let (stdout, stderr) = converse(attached.input, attached.output, command, attempt).await?;
+    let exit_code = exit_code(docker, name, attempt).await?;
+    Ok(ExecOutput {
+        exit_code,
+        stdout,
+        stderr,
+    })
+}
+
+/// Makes and starts it with its outputs, and its input if it has one, attached before, so that no
+/// output is lost.
+pub(super) async fn start_attached(
+    docker: &Docker,
+    name: &str,
+    body: ContainerCreateBody,
+    attempt: &str,
+) -> PortResult<AttachContainerResults> {
+    let failed = |error| classify(attempt, error);
+    let with_input = body.open_stdin.unwrap_or(false);
     let options = CreateContainerOptionsBuilder::new().name(name).build();
     docker
         .create_container(Some(options), body)
         .await
         .map_err(failed)?;
-    // Attached before it starts, so that no output is lost.
     let options = AttachContainerOptionsBuilder::new()
         .stream(true)
         .stdin(with_input)
@@ -85,13 +105,7 @@ async fn create_and_run(
         .start_container(name, None::<StartContainerOptions>)
         .await
         .map_err(failed)?;
-    let (stdout, stderr) = converse(attached.input, attached.output, command, attempt).await?;
-    let exit_code = exit_code(docker, name, attempt).await?;
-    Ok(ExecOutput {
-        exit_code,
-        stdout,
-        stderr,
-    })
+    Ok(attached)
 }
 
 pub(super) async fn exit_code(docker: &Docker, name: &str, attempt: &str) -> PortResult<i64> {
