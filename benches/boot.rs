@@ -2,7 +2,8 @@
 //!
 //! Ours is `up -d` in a new state directory: clone, network, checkouts, sockets, containers, panes,
 //! first screens, first tasks. The floor is `docker run` of as many containers at once, with
-//! everything they mount prepared before the clock starts, no hooks, and the prompt as an argument.
+//! everything they mount prepared before the clock starts, no hooks, and the prompt as an argument. The
+//! first turns of both sides last until all have asked, as turns of real agents do.
 
 use std::time::SystemTime;
 
@@ -16,6 +17,7 @@ use crate::stats::Sample;
 use crate::table::Row;
 
 const AIM: f64 = 1.1;
+const GATE: &str = "boot";
 
 pub fn run(hall: &Hall) -> Result<Vec<Row>> {
     let sizes: &[usize] = if hall.smoke { &[1] } else { &[1, 4, 8] };
@@ -42,7 +44,7 @@ fn compare(hall: &Hall, workers: usize) -> Result<Row> {
 }
 
 fn fleet(hall: &Hall, workers: usize, round: usize) -> Result<f64> {
-    let item = |worker| (worker, format!("- [ ] say boot {worker}\n"));
+    let item = |worker| (worker, format!("- [ ] wait {GATE}-{worker}\n"));
     let lists: Vec<(usize, String)> = (1..=workers).map(item).collect();
     let mut fleet = Fleet::set(hall, &format!("boot{workers}-{round}"), workers, &lists)?;
     let place = hall.watch.place();
@@ -55,6 +57,9 @@ fn fleet(hall: &Hall, workers: usize, round: usize) -> Result<f64> {
         })?;
     let took = asked.iter().map(|asked| millis_between(begun, asked.at));
     let last = took.fold(0.0, f64::max);
+    for worker in 1..=workers {
+        fleet.open_gate(&format!("worker-{worker}"), &format!("{GATE}-{worker}"))?;
+    }
     fleet.until_idle()?;
     fleet.down()?;
     Ok(last)
@@ -69,7 +74,7 @@ fn plain(hall: &Hall, workers: usize, round: usize) -> Result<f64> {
     }
     let mut commands = Vec::new();
     for (number, instance) in instances.iter().enumerate() {
-        let mut words = instance.claude(&format!("say boot {number}"));
+        let mut words = instance.claude(&format!("wait {GATE}-{number}"));
         if number == 0 {
             // As the manager, who has nothing to do yet.
             words.pop();

@@ -17,6 +17,7 @@ mod servers;
 mod snapshot;
 mod stats;
 mod table;
+mod train;
 mod turn_gap;
 mod weight;
 
@@ -73,6 +74,7 @@ enum Which {
     Recovery,
     Rotation,
     Snapshot,
+    Train,
     Weight,
 }
 
@@ -85,6 +87,7 @@ impl Which {
             Self::Recovery => recovery::run(hall),
             Self::Rotation => rotation::run(hall),
             Self::Snapshot => snapshot::run(hall),
+            Self::Train => train::run(hall),
             Self::Weight => weight::run(hall),
         }
     }
