@@ -110,9 +110,11 @@ impl<'h> Place<'h> {
     fn train(&self, gated: bool) -> Result<f64> {
         let gates = gated.then(|| self.gates()).transpose()?;
         let parts = (0..self.branches).map(|number| {
-            let name = format!("refs/orchestrator/bench/change-{number}");
+            let name = format!("change-{number}");
+            let mut ask = Command::new("git");
+            ask.args(["rev-parse", &name]).current_dir(&self.checkout);
             Ok(StackPart {
-                commit: self.store.resolve(&name)?,
+                commit: ran(&mut ask)?.trim().into(),
                 message: format!("Merge change-{number}"),
                 edits: Vec::new(),
             })
