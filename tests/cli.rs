@@ -14,8 +14,10 @@ use orchestrator::cli::Exit;
 use orchestrator::client::registry::{self, Entry};
 use orchestrator::control::{
     ControlError, ControlPort, Ending, GateRequest, GateStream, Refusal, Reply, Request,
-    StatusReport,
+    StatusReport, TaskPort,
 };
+use orchestrator::coordination::Queue;
+use orchestrator::daemon::{SystemClock, SystemEntropy, TaskDoor};
 use orchestrator::model::listing::{FoundTask, TaskFilter, TaskPage};
 use orchestrator::model::train::TrainView;
 use orchestrator::model::view::{
@@ -25,6 +27,9 @@ use orchestrator::model::{
     About, AgentId, Explanation, GateView, HookAnswer, HookReport, Incarnation, Role, TaskId,
     Timestamp,
 };
+use orchestrator::ports::Store as _;
+use orchestrator::store::sqlite::SqliteStore;
+use orchestrator::testing::memory_store::MemoryStore;
 use orchestrator::testing::tasks::tasks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -96,10 +101,19 @@ impl Ran {
         assert_eq!(self.code, i32::from(exit.code()), "{self:?}");
         self
     }
+
+    /// On stderr, as messages are.
+    #[track_caller]
+    fn says(&self, words: &[&str]) {
+        for word in words {
+            assert!(self.stderr.contains(word), "`{word}` is not in {self:?}");
+        }
+    }
 }
 
 /// Answers requests; when asked to end, says so in its snapshots and goes.
 struct Fleet {
+    queue: Arc<TaskDoor>,
     asked: Mutex<Vec<Request>>,
     about: Mutex<Option<About>>,
     views: watch::Sender<Arc<FleetView>>,
@@ -184,6 +198,10 @@ impl ControlPort for Fleet {
         }))
     }
 
+    fn queue(&self) -> Option<Arc<dyn TaskPort>> {
+        Some(self.queue.clone())
+    }
+
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
     }
@@ -210,7 +228,16 @@ impl Supervisor {
         let (views, _) = watch::channel(Arc::new(view(project, &state)));
         let shutdown = CancellationToken::new();
         let process = Command::new("sleep").arg("600").spawn().unwrap();
+        let queue = runtime.block_on(Queue::open(Arc::new(MemoryStore::new())));
         let fleet = Arc::new(Fleet {
+            queue: Arc::new(TaskDoor {
+                queue: queue.unwrap(),
+                clock: Arc::new(SystemClock::new()),
+                entropy: Arc::new(SystemEntropy),
+                agents: vec![AgentId::manager(), AgentId::worker(1)],
+                lease: Duration::from_secs(60),
+                attempts: 3,
+            }),
             asked: Mutex::new(Vec::new()),
             about: Mutex::new(Some(about(project, process.id()))),
             views,
@@ -486,6 +513,155 @@ fn several_supervisors_are_told_apart_by_name_or_directory() {
         .run(&["status", "--project", "three"])
         .ended(Exit::NotRunning);
     assert!(ran.stderr.contains("running are: one, two"));
+}
+
+#[test]
+fn a_task_is_created_with_what_it_needs() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "demo");
+    let first = house
+        .run(&["task", "create", "Write a JWT utility"])
+        .ended(Exit::Done);
+    let first = first.stdout.trim().to_owned();
+    assert!(first.starts_with("task-"), "{first}");
+    let second = house.run(&[
+        "task",
+        "create",
+        "Add the middleware",
+        "-p",
+        "-2",
+        "-d",
+        &first,
+        "--owner",
+        "worker-1",
+        "--label",
+        "auth",
+        "--file",
+        "src/a.rs",
+        "--hint",
+        "see b",
+        "--scope",
+        "src/**",
+        "--id",
+        "middle",
+        "--json",
+    ]);
+    let second: serde_json::Value = serde_json::from_str(&second.ended(Exit::Done).stdout).unwrap();
+    assert_eq!(second["state"], "waiting");
+    let task = supervisor.fleet.queue.queue.get(&"middle".into()).unwrap();
+    assert_eq!((task.priority, task.owner), (-2, Some(AgentId::worker(1))));
+    assert_eq!(task.dependencies, [TaskId::new(first)]);
+    assert_eq!(
+        (task.labels, task.scope),
+        (vec!["auth".into()], vec!["src/**".into()])
+    );
+    assert_eq!(
+        (task.context.files, task.context.hints),
+        (vec!["src/a.rs".into()], Some("see b".into()))
+    );
+    for (args, exit, said) in [
+        (
+            vec!["x", "--id", "middle"],
+            Exit::Refused,
+            "task middle exists already",
+        ),
+        (
+            vec!["x", "-d", "nobody"],
+            Exit::Refused,
+            "depends on nobody, which does not exist",
+        ),
+        (
+            vec!["x", "--owner", "worker-7"],
+            Exit::Refused,
+            "there are: manager, worker-1",
+        ),
+        (vec![" "], Exit::Refused, "the description is empty"),
+        (vec![], Exit::Usage, "<DESCRIPTION>"),
+    ] {
+        let args: Vec<&str> = ["task", "create"].into_iter().chain(args).collect();
+        house.run(&args).ended(exit).says(&[said]);
+    }
+    assert_eq!(supervisor.fleet.queue.queue.all().len(), 2);
+}
+
+/// Beside whoever has the state open, and without anybody.
+#[test]
+fn the_state_is_backed_up_checked_and_restored() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "demo");
+    let state = house.path("state-demo/state.db");
+    let store = SqliteStore::open(&state).unwrap();
+    let append = |subject: &str| {
+        supervisor
+            .runtime
+            .block_on(store.append_if(subject, 0, b"x"))
+            .unwrap();
+    };
+    append("task/a");
+    house
+        .run(&["state", "backup", "copy.db"])
+        .ended(Exit::Done)
+        .says(&["copy.db: written"]);
+    house
+        .run(&["state", "backup", "copy.db"])
+        .ended(Exit::Refused)
+        .says(&["exists already"]);
+    append("task/b");
+    let whole = house.run(&["state", "check"]).ended(Exit::Done);
+    assert!(
+        whole.stdout.contains("whole") && whole.stdout.contains("2 records"),
+        "{whole:?}"
+    );
+    let found = house
+        .run(&["state", "check", "copy.db", "--json"])
+        .ended(Exit::Done);
+    let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!((&found["ok"], &found["records"]), (&true.into(), &1.into()));
+    drop(store);
+    // Whoever restores must be alone with it.
+    let lock = std::fs::File::create(house.path("state-demo/lock")).unwrap();
+    lock.lock().unwrap();
+    house
+        .run(&["state", "restore", "copy.db"])
+        .ended(Exit::AlreadyRunning)
+        .says(&["a supervisor is already running", "orchestrator down"]);
+    drop(lock);
+    let restored = house
+        .run(&["state", "restore", "copy.db", "--json"])
+        .ended(Exit::Done);
+    let restored: serde_json::Value = serde_json::from_str(&restored.stdout).unwrap();
+    let kept = restored["replaced"].as_str().unwrap();
+    assert!(
+        kept.contains("state.db.replaced-1") && Path::new(kept).exists(),
+        "{kept}"
+    );
+    let list = async |path: &Path| -> usize {
+        let store = SqliteStore::open(path).unwrap();
+        store.list("").await.unwrap().collect().await.unwrap().len()
+    };
+    assert_eq!(supervisor.runtime.block_on(list(&state)), 1);
+    assert_eq!(supervisor.runtime.block_on(list(Path::new(kept))), 2);
+    // Damaged in the middle of a page.
+    let mut bytes = std::fs::read(house.path("copy.db")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 5000].fill(0xA5);
+    std::fs::write(house.path("bad.db"), bytes).unwrap();
+    house
+        .run(&["state", "check", "bad.db"])
+        .ended(Exit::Failure)
+        .says(&["bad.db is damaged", "hint:"]);
+    house
+        .run(&["state", "restore", "bad.db"])
+        .ended(Exit::Failure)
+        .says(&["bad.db is damaged"]);
+    house
+        .run(&["state", "check", "no.db"])
+        .ended(Exit::NotFound);
+    assert_eq!(
+        supervisor.runtime.block_on(list(&state)),
+        1,
+        "nothing was changed"
+    );
 }
 
 #[test]

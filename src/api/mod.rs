@@ -13,6 +13,7 @@ mod gates;
 mod handlers;
 mod keeping;
 mod limits;
+mod queue;
 mod router;
 mod serve;
 mod stream;

@@ -10,10 +10,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 
-use super::{Access, Code, Problem, access, gates, handlers, keeping, stream, tasks};
+use super::{Access, Code, Problem, access, gates, handlers, keeping, queue, stream, tasks};
 use crate::control::Control;
 
-/// The largest body any route takes. The only one with a body takes some 20 bytes.
+/// The largest body of nearly every route; only tasks to be created may be more.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long a request may take until its response begins; a stream goes on after that.
@@ -52,8 +52,24 @@ pub fn router(control: Control, access: Access) -> Router {
             .route(&format!("{prefix}/gates"), get(gates::list))
             .route(&format!("{prefix}/gates/run"), post(gates::run))
             .route(&format!("{prefix}/train"), get(handlers::train))
-            .route(&format!("{prefix}/tasks"), get(tasks::list))
+            .route(
+                &format!("{prefix}/tasks"),
+                get(tasks::list)
+                    .post(queue::create)
+                    .layer(DefaultBodyLimit::max(queue::MAX_DRAFTS_BYTES)),
+            )
             .route(&format!("{prefix}/tasks/{{id}}"), get(tasks::show))
+            .route(&format!("{prefix}/tasks/{{id}}/claim"), post(queue::claim))
+            .route(&format!("{prefix}/tasks/{{id}}/renew"), post(queue::renew))
+            .route(
+                &format!("{prefix}/tasks/{{id}}/complete"),
+                post(queue::complete),
+            )
+            .route(
+                &format!("{prefix}/tasks/{{id}}/release"),
+                post(queue::release),
+            )
+            .route(&format!("{prefix}/tasks/{{id}}/fail"), post(queue::fail))
             .route(
                 &format!("{prefix}/tasks/{{id}}/receipt"),
                 get(tasks::receipt),

@@ -56,7 +56,7 @@ pub(super) async fn receipt(
 }
 
 /// An extractor of its own, because an id that cannot be one is no task's.
-pub(super) struct Asked(TaskId);
+pub(super) struct Asked(pub(super) TaskId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = Problem;

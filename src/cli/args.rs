@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    gates, init, logs, man, rescue, restart, status, task, train, trash, up, view, worktree,
+    gates, init, logs, man, rescue, restart, state, status, task, train, trash, up, view, worktree,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -71,6 +71,7 @@ pub enum Command {
     Rescue(rescue::RescueArgs),
     Worktree(worktree::WorktreeArgs),
     Trash(trash::TrashArgs),
+    State(state::StateArgs),
     /// Ask the manager to plan new tasks now
     Plan,
     /// Fetch the remote now, instead of at the next interval

@@ -30,6 +30,7 @@ mod plan;
 mod rescue;
 mod restart;
 mod run;
+mod state;
 mod status;
 mod task;
 mod train;

@@ -10,8 +10,8 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, status, task, train,
-    trash, up, view, worktree,
+    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, state, status, task,
+    train, trash, up, view, worktree,
 };
 
 /// Runs the program: the whole of `main`.
@@ -85,6 +85,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Rescue(args) => rescue::run(&context, &args).await,
         Command::Worktree(args) => worktree::run(&context, &args).await,
         Command::Trash(args) => trash::run(&context, &args).await,
+        Command::State(args) => state::run(&context, &args).await,
         Command::Plan => plan::run(&context).await,
         Command::Fetch => fetch::run(&context).await,
         Command::Edit(args) => edit::run(&context, &args).await,

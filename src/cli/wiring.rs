@@ -2,6 +2,7 @@
 //! configuration, credentials, runtime, git store, daemon.
 
 pub(in crate::cli) mod kept;
+pub(in crate::cli) mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::sse::SseParser;
 use super::{Ending, Error, Result};
+use crate::model::draft::{TaskChange, TaskDraft};
 use crate::model::listing::{TaskFilter, TaskPage, TaskReport};
 use crate::model::train::TrainView;
 use crate::model::view::FleetView;
@@ -219,6 +220,44 @@ impl Client {
     pub async fn task(&self, id: &TaskId) -> Result<TaskReport> {
         self.json(self.request(Method::GET, &["tasks", id.as_str()]))
             .await
+    }
+
+    /// Creates tasks, which may depend on each other; all are checked before one is written.
+    pub async fn create_tasks(&self, drafts: &[TaskDraft]) -> Result<Vec<TaskReport>> {
+        #[derive(Deserialize)]
+        struct Created {
+            tasks: Vec<TaskReport>,
+        }
+        let request = self.request(Method::POST, &["tasks"]);
+        let created: Created = self.json(request.json(&json!({ "tasks": drafts }))).await?;
+        Ok(created.tasks)
+    }
+
+    /// What a claimant outside of the fleet does with a task.
+    pub async fn change_task(&self, id: &TaskId, change: &TaskChange) -> Result<TaskReport> {
+        let seconds = change.lease().map(|lease| lease.as_secs());
+        let agent = change.agent();
+        let (verb, body) = match change {
+            TaskChange::Claim { .. } => ("claim", json!({ "agent": agent, "lease": seconds })),
+            TaskChange::Renew { fence, .. } => (
+                "renew",
+                json!({ "agent": agent, "fence": fence, "lease": seconds }),
+            ),
+            TaskChange::Complete { fence, result, .. } => (
+                "complete",
+                json!({ "agent": agent, "fence": fence, "result": result }),
+            ),
+            TaskChange::Release { fence, cause, .. } => (
+                "release",
+                json!({ "agent": agent, "fence": fence, "cause": cause }),
+            ),
+            TaskChange::Fail { fence, cause, .. } => (
+                "fail",
+                json!({ "agent": agent, "fence": fence, "cause": cause }),
+            ),
+        };
+        let request = self.request(Method::POST, &["tasks", id.as_str(), verb]);
+        self.json(request.json(&body)).await
     }
 
     /// Why a task counts as done.

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
-use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
+use crate::model::draft::{TaskChange, TaskDraft};
+use crate::model::listing::{FoundTask, TaskFilter, TaskPage, TaskReport};
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
 use crate::model::{
@@ -75,6 +76,11 @@ pub trait ControlPort: Send + Sync {
     /// The newest snapshot, and a way to wait for the next.
     fn view(&self) -> watch::Receiver<Arc<FleetView>>;
 
+    /// For creating tasks, and for claimants outside of the fleet. `None` from doubles without a queue.
+    fn queue(&self) -> Option<Arc<dyn TaskPort>> {
+        None
+    }
+
     /// What is kept of uncommitted work. `None` from doubles without a git store.
     fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {
         None
@@ -87,6 +93,23 @@ pub struct Refusal {
     pub code: &'static str,
     pub reason: String,
     pub hint: Option<String>,
+}
+
+/// The queue, for everybody but the fleet's own agents. One implementation, in `daemon`.
+#[async_trait]
+pub trait TaskPort: Send + Sync {
+    /// Dependencies first, in whatever order they are told. All are checked before one is written.
+    async fn create(
+        &self,
+        drafts: Vec<TaskDraft>,
+    ) -> Result<Result<Vec<TaskReport>, Refusal>, ControlError>;
+
+    /// May be repeated: what is so already is no error. The task as it is then.
+    async fn change(
+        &self,
+        id: TaskId,
+        change: TaskChange,
+    ) -> Result<Result<TaskReport, Refusal>, ControlError>;
 }
 
 /// Snapshots of uncommitted work, and the checkouts themselves. One implementation, in `daemon`,

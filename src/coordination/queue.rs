@@ -1,6 +1,7 @@
 //! The task queue of one process: a view fed by the store's `watch`, and changes that are one
 //! conditional append each.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::write::{self, Written};
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::TaskCounts;
 use crate::model::{AgentId, AttemptNote, Incarnation, Receipt, Task, TaskId, Timestamp};
-use crate::ports::{Append, PortResult, Record, Store};
+use crate::ports::{Append, Listing, PortResult, Record, Store};
 
 /// Tasks are the subjects `task/<id>`.
 pub const PREFIX: &str = "task/";
@@ -26,6 +27,9 @@ pub const MAX_CANDIDATES: usize = 64;
 
 /// Lost races before a change gives up; each means that somebody else got on.
 const MAX_RACES: u32 = 64;
+
+/// Records of a list taken in without a pause.
+const LISTED: usize = 256;
 
 /// Between two tries to get the store back.
 const RETRY: Duration = Duration::from_millis(500);
@@ -100,12 +104,12 @@ impl Queue {
         new: Vec<NewTask>,
         now: Timestamp,
     ) -> Result<Vec<Task>, TaskError> {
-        for task in &new {
+        let together: BTreeSet<&TaskId> = new.iter().map(|task| &task.id).collect();
+        let needed: BTreeSet<&TaskId> = new.iter().flat_map(|task| &task.dependencies).collect();
+        for dependency in needed.difference(&together) {
             // Another process may have created one that this view has not seen yet.
-            for dependency in &task.dependencies {
-                if self.get(dependency).is_none() {
-                    self.refresh(dependency).await?;
-                }
+            if self.get(dependency).is_none() {
+                self.refresh(dependency).await?;
             }
         }
         let order = rules::order(&new, &|id| self.get(id).is_some())?;
@@ -230,6 +234,20 @@ impl Queue {
             .await
     }
 
+    /// The holder tried and failed, by a cause of the task's own: available again while fewer than
+    /// `limit` attempts have failed, failed after that.
+    pub async fn give_up(
+        &self,
+        id: &TaskId,
+        fence: u64,
+        cause: &str,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Task, TaskError> {
+        self.change(id, &|task| rules::give_up(task, fence, cause, limit, now))
+            .await
+    }
+
     /// Keeps what is told of attempts under a claim that goes on. Costs nothing where all is known.
     pub async fn note(
         &self,
@@ -282,6 +300,11 @@ impl Queue {
         self.view().candidates(agent, MAX_CANDIDATES)
     }
 
+    /// Their ids alone, at most `limit`.
+    pub fn candidate_ids(&self, agent: &AgentId, limit: usize) -> Vec<TaskId> {
+        self.view().candidate_ids(agent, limit)
+    }
+
     /// How many tasks wait for the agent, without a bound.
     pub fn ready_count(&self, agent: &AgentId) -> usize {
         self.view().ready_count(agent)
@@ -330,9 +353,14 @@ impl Queue {
         }
     }
 
-    /// Every known task, by id.
+    /// Every known task, by id. As long as the queue: for tests and small fleets.
     pub fn all(&self) -> Vec<Task> {
         self.view().tasks().map(|task| Task::clone(task)).collect()
+    }
+
+    /// The finished tasks that came from task lists, by id.
+    pub fn done_items(&self) -> Vec<Arc<Task>> {
+        self.view().done_items().cloned().collect()
     }
 
     pub fn by_status(&self) -> TaskCounts {
@@ -411,7 +439,8 @@ impl Queue {
         }
     }
 
-    async fn refresh(&self, id: &TaskId) -> PortResult<()> {
+    /// The view has what the store says of the task now.
+    pub async fn refresh(&self, id: &TaskId) -> PortResult<()> {
         if let Some(record) = self.shared.store.last(&subject(id)).await? {
             self.shared.take(record);
         }
@@ -427,15 +456,19 @@ impl Queue {
 }
 
 impl Shared {
-    /// Takes in the newest state of every task. Returns where a watch goes on: the newest record
-    /// of the list, not of the view, which our own later writes may have moved past others.
+    /// Takes in the newest state of every task. Returns where a watch goes on: the position of the
+    /// list, not of the view, which our own later writes may have moved past others.
     async fn relist(&self) -> PortResult<u64> {
-        let mut newest = 0;
-        for record in self.store.list(PREFIX).await? {
-            newest = newest.max(record.seq);
-            self.take(record);
+        let Listing { at, records } = self.store.list(PREFIX).await?;
+        let mut batches = records.ready_chunks(LISTED);
+        while let Some(batch) = batches.next().await {
+            for record in batch {
+                self.take(record?);
+            }
+            // Thousands of tasks are some work: others get their turn.
+            tokio::task::yield_now().await;
         }
-        Ok(newest)
+        Ok(at)
     }
 
     /// Follows the log for ever; when the store goes away, waits for it and lists anew.

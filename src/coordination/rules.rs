@@ -432,6 +432,16 @@ pub fn fail(task: &Task, fence: u64, reason: &str, retry: Retry, now: Timestamp)
     Ok(Some(next))
 }
 
+/// As [`fail`], with the note of an attempt that failed by itself.
+pub fn give_up(task: &Task, fence: u64, cause: &str, limit: u32, now: Timestamp) -> Changed {
+    if attempt_is_over(task, fence) {
+        return Ok(None);
+    }
+    held(task, fence)?;
+    let task = tried(task, AttemptEnd::FailedTurn, cause, now);
+    fail(&task, fence, cause, Retry::UpTo(limit), now)
+}
+
 /// The holder hands it back undone, without judging it: that counts for nothing.
 pub fn release(task: &Task, fence: u64, cause: &str, now: Timestamp) -> Changed {
     if attempt_is_over(task, fence) {
@@ -506,10 +516,17 @@ fn fence_of(task: &Task) -> Option<u64> {
     task.claim.as_ref().map(|claim| claim.fence)
 }
 
-/// The current claim, if `fence` is its number.
+/// The current claim, if `fence` is its number. Whoever shows another one while somebody has the
+/// task is told who.
 fn held(task: &Task, fence: u64) -> Result<&Claim, TaskError> {
     match &task.claim {
         Some(claim) if task.status == TaskStatus::Claimed && claim.fence == fence => Ok(claim),
+        Some(claim) if task.status == TaskStatus::Claimed => Err(TaskError::Claimed {
+            task: task.id.clone(),
+            holder: claim.agent.clone(),
+            since: claim.claimed_at,
+            until: claim.lease_until,
+        }),
         _ => Err(TaskError::Fenced {
             task: task.id.clone(),
             shown: fence,

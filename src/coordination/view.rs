@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::view::TaskCounts;
-use crate::model::{AgentId, Task, TaskId, TaskStatus, Timestamp};
+use crate::model::{AgentId, Task, TaskId, TaskSource, TaskStatus, Timestamp};
 
 /// Sooner first: priority, then age, then id.
 type Place = (i64, Timestamp, TaskId);
@@ -27,6 +27,8 @@ pub struct View {
     dependents: BTreeMap<TaskId, BTreeSet<TaskId>>,
     /// Claimed tasks by the end of their lease.
     leases: BTreeSet<(Timestamp, TaskId)>,
+    /// Finished tasks that came from task lists: their boxes are ticked.
+    done_items: BTreeSet<TaskId>,
     counts: TaskCounts,
     /// Of these, the tasks that are not the manager's own.
     worker_counts: TaskCounts,
@@ -90,6 +92,13 @@ impl View {
     /// What this agent may claim now, best first, at most `limit`: its own tasks, and for a worker
     /// those of nobody.
     pub fn candidates(&self, agent: &AgentId, limit: usize) -> Vec<Task> {
+        let ids = self.candidate_ids(agent, limit);
+        let found = ids.iter().filter_map(|id| self.tasks.get(id));
+        found.map(|entry| Task::clone(&entry.task)).collect()
+    }
+
+    /// Their ids.
+    pub fn candidate_ids(&self, agent: &AgentId, limit: usize) -> Vec<TaskId> {
         let mut own = self.places(Some(agent.clone())).peekable();
         let shared = agent.worker_number().map(|_| self.places(None));
         let mut shared = shared.into_iter().flatten().peekable();
@@ -102,11 +111,7 @@ impl View {
                 (None, None) => break,
             };
             let place = if take_own { own.next() } else { shared.next() };
-            found.extend(
-                place
-                    .and_then(|(_, _, id)| self.tasks.get(id))
-                    .map(|entry| Task::clone(&entry.task)),
-            );
+            found.extend(place.map(|(_, _, id)| id.clone()));
         }
         found
     }
@@ -139,6 +144,12 @@ impl View {
     /// When the next lease runs out.
     pub fn next_expiry(&self) -> Option<Timestamp> {
         self.leases.first().map(|(until, _)| *until)
+    }
+
+    /// The finished tasks that came from task lists.
+    pub fn done_items(&self) -> impl Iterator<Item = &Arc<Task>> {
+        let found = self.done_items.iter().filter_map(|id| self.tasks.get(id));
+        found.map(|entry| &entry.task)
     }
 
     /// The task's dependencies that are not done.
@@ -200,6 +211,9 @@ impl View {
         if let (TaskStatus::Claimed, Some(claim)) = (task.status, &task.claim) {
             self.leases.insert((claim.lease_until, task.id.clone()));
         }
+        if is_done_item(task) {
+            self.done_items.insert(task.id.clone());
+        }
         for dependency in &task.dependencies {
             let waiting = self.dependents.entry(dependency.clone()).or_default();
             waiting.insert(task.id.clone());
@@ -213,6 +227,9 @@ impl View {
         }
         if let Some(claim) = &task.claim {
             self.leases.remove(&(claim.lease_until, task.id.clone()));
+        }
+        if is_done_item(task) {
+            self.done_items.remove(&task.id);
         }
         for dependency in &task.dependencies {
             if let Some(waiting) = self.dependents.get_mut(dependency) {
@@ -255,6 +272,10 @@ fn count(counts: &mut TaskCounts, status: TaskStatus) -> &mut u32 {
 
 fn is_done(task: &Task) -> bool {
     task.status == TaskStatus::Done
+}
+
+fn is_done_item(task: &Task) -> bool {
+    is_done(task) && matches!(task.source, TaskSource::TaskList { .. })
 }
 
 fn place(task: &Task) -> Place {

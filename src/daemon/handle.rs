@@ -9,10 +9,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::gates::Gates;
 use super::keeping::Keeper;
 use super::program::Herald;
+use super::task_door::TaskDoor;
 use crate::control::{
     ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, StatusReport,
+    TaskPort,
 };
-use crate::coordination::Queue;
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::FleetView;
 use crate::model::{
@@ -83,8 +84,8 @@ pub(super) struct DriverHandle {
     pub(super) herald: Arc<Herald>,
     pub(super) gates: Gates,
     pub(super) keeper: Arc<Keeper>,
-    /// For questions about tasks, which need no decision.
-    pub(super) queue: Queue,
+    /// For questions about tasks and changes of them, which need no decision.
+    pub(super) tasks: Arc<TaskDoor>,
 }
 
 impl DriverHandle {
@@ -168,15 +169,19 @@ impl ControlPort for DriverHandle {
     }
 
     async fn tasks(&self, filter: TaskFilter) -> Result<TaskPage, ControlError> {
-        Ok(self.queue.page(&filter))
+        Ok(self.tasks.queue.page(&filter))
     }
 
     async fn task(&self, id: TaskId) -> Result<FoundTask, ControlError> {
-        Ok(self.queue.find(&id))
+        Ok(self.tasks.queue.find(&id))
     }
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.view.clone()
+    }
+
+    fn queue(&self) -> Option<Arc<dyn TaskPort>> {
+        Some(self.tasks.clone())
     }
 
     fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::coordination::{ListSource, Queue, TaskError, lists, tasklist};
-use crate::model::{CommitId, TaskId, TaskStatus, Timestamp};
+use crate::model::{CommitId, TaskId, Timestamp};
 use crate::ports::{ErrorKind, PortError, PortResult};
 use crate::worktree::exchange::{self, Ticked};
 use crate::worktree::{FileEdit, GitStore, MergeOutcome, read_beneath};
@@ -180,10 +180,8 @@ impl TaskLists {
     /// Keys of finished items, by worker.
     fn done_keys(&self) -> BTreeMap<u32, Vec<String>> {
         let mut keys: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        for task in self.queue.all() {
-            if task.status == TaskStatus::Done
-                && let Some((worker, key)) = lists::item_key(&task)
-            {
+        for task in self.queue.done_items() {
+            if let Some((worker, key)) = lists::item_key(&task) {
                 keys.entry(worker).or_default().push(key.to_owned());
             }
         }

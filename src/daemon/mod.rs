@@ -28,6 +28,8 @@ mod record;
 mod saved;
 mod signals;
 mod start;
+mod state_file;
+mod task_door;
 mod usage;
 mod watch;
 
@@ -41,6 +43,8 @@ pub use preflight::preflight;
 pub use program::{build_of, own_build};
 pub use signals::Signals;
 pub use start::{Ended, RunOptions, run, tmux_socket_name};
+pub use state_file::{back_up_state, check_state, restore_state};
+pub use task_door::TaskDoor;
 
 use std::sync::Arc;
 

@@ -45,12 +45,7 @@ impl QueueActions {
             ..QueueView::default()
         };
         for agent in &self.agents {
-            let candidates = self.queue.candidates(agent);
-            let ids: Vec<TaskId> = candidates
-                .into_iter()
-                .take(CANDIDATES)
-                .map(|task| task.id)
-                .collect();
+            let ids = self.queue.candidate_ids(agent, CANDIDATES);
             let waiting = u32::try_from(self.queue.ready_count(agent)).unwrap_or(u32::MAX);
             view.waiting.insert(agent.clone(), waiting);
             view.candidates.insert(agent.clone(), ids);

@@ -29,6 +29,7 @@ use super::prepare::{agents, build_house, load_supervisor};
 use super::program::Herald;
 use super::queue_actions::QueueActions;
 use super::signals::Signals;
+use super::task_door::TaskDoor;
 use super::watch::{ListWatch, RemoteWatch, find_missed_ends, follow_engine};
 use crate::config::Config;
 use crate::coordination::Queue;
@@ -120,14 +121,26 @@ async fn prepare(
         let problems = pool.problems.iter().map(ToString::to_string).collect();
         return Err(DaemonError::NoCredential { problems });
     }
-    let store = SqliteStore::open(&paths.database())
+    let database = paths.database();
+    let store = super::join(move || SqliteStore::open(&database))
+        .await
         .map_err(DaemonError::prerequisite("opening the state"))?;
     let owner = owner_of_agents(&config);
     install_tools(&paths)?;
-    let (house, remote_head) = build_house(config, pool, &options, paths, owner).await?;
-    let queue = Queue::open(Arc::new(store.clone()) as Arc<dyn Store>)
-        .await
-        .map_err(DaemonError::prerequisite("reading the task queue"))?;
+    let (runtime, project) = (options.runtime.clone(), config.project.clone());
+    // A long queue takes its time, and so does the engine.
+    let (built, queue) = tokio::join!(
+        build_house(config, pool, &options, paths, owner),
+        Queue::open(Arc::new(store.clone()) as Arc<dyn Store>)
+    );
+    let (house, remote_head) = built?;
+    let queue = match queue {
+        Ok(queue) => queue,
+        Err(error) => {
+            leave_no_network(&*runtime, &project).await;
+            return Err(DaemonError::prerequisite("reading the task queue")(error));
+        }
+    };
     let supervisor =
         load_supervisor(&house, &store.fleet_state(), remote_head, &*options.entropy).await?;
     Ok(Fleetrun {
@@ -209,7 +222,14 @@ impl Fleetrun {
             herald: Arc::new(Herald::new(about(&house))),
             gates: house.gates.clone(),
             keeper: Arc::new(Keeper::of(&house)),
-            queue: queue.clone(),
+            tasks: Arc::new(TaskDoor {
+                queue: queue.clone(),
+                clock: house.clock.clone(),
+                entropy: house.entropy.clone(),
+                agents: agents(&house.config),
+                lease: house.config.tasks.lease,
+                attempts: house.config.tasks.attempts,
+            }),
         };
         let end = CancellationToken::new();
         let tracker = TaskTracker::new();

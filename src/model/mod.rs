@@ -7,6 +7,7 @@ pub mod about;
 pub mod agent;
 pub mod attempt;
 pub mod credential;
+pub mod draft;
 pub mod explain;
 pub mod gate;
 pub mod hook;

@@ -19,4 +19,4 @@ pub use runtime::{
     Mount, NO_NETWORK, NetworkInfo, ObservedContainer, ProgressLine, Runtime, RuntimeEvent,
     RuntimeEventKind, RuntimeInfo, Vitals,
 };
-pub use store::{Append, Appended, Record, Store};
+pub use store::{Append, Appended, Listing, Record, Store};

@@ -1,18 +1,29 @@
 //! The coordination store: one totally ordered log with one conditional append.
 //!
-//! Rules every adapter keeps (conformance suite in `tests/contract`): `seq` grows over all
-//! subjects, may skip, is opaque, starts above 0; one record per append; `last` reads its own
-//! writes; a record is at most [`MAX_RECORD_BYTES`].
+//! Rules every adapter keeps (conformance suite in `tests/contract`):
+//!
+//! - `seq` grows over all subjects, may skip, is opaque, starts above 0; one record per append.
+//! - `last` reads its own writes; a record is at most [`MAX_RECORD_BYTES`], and may be empty.
+//! - A subject is any text of 1 to [`MAX_SUBJECT_BYTES`] bytes; no character in it means anything
+//!   to the engine.
+//! - The log is bounded: a record that a later one of its subject has superseded may be gone from
+//!   `read` and `watch` some time after. The last record of a subject never is, so `list` and then
+//!   `watch` from [`Listing::at`] give the whole state, and a position however old is taken. An
+//!   engine that refuses one (etcd: compacted) reads the newer last records in its place.
 
 use std::path::Path;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 
 use super::PortResult;
 
 /// 256 KB: the size all engines that were tried accept.
 pub const MAX_RECORD_BYTES: usize = 256 * 1024;
+
+/// Longest subject, in bytes. Engines for several machines allow at least as much.
+pub const MAX_SUBJECT_BYTES: usize = 512;
 
 /// One record. `subject` is `/`-separated, for example `task/w1-3fa9`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +52,26 @@ pub enum Appended {
     Unknown(String),
 }
 
+/// The last record of each subject that was asked for.
+pub struct Listing {
+    /// A position in the log: what was written up to it is in the listing, what was written after
+    /// it is in `watch(at)`.
+    pub at: u64,
+    /// In no promised order. A subject that is written meanwhile may come with its older record,
+    /// its newer one or both: the greatest number counts. A stream, because a million of them
+    /// are no answer but a flow.
+    pub records: BoxStream<'static, PortResult<Record>>,
+}
+
+impl Listing {
+    /// All of it, by subject.
+    pub async fn collect(self) -> PortResult<Vec<Record>> {
+        let mut records: Vec<Record> = self.records.try_collect().await?;
+        records.sort_by(|a, b| a.subject.cmp(&b.subject));
+        Ok(records)
+    }
+}
+
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Appends if `expected` is the sequence number of the subject's last record (0: it has none).
@@ -55,8 +86,8 @@ pub trait Store: Send + Sync {
     /// `read`, then live, without a gap. Ends with an error when the store goes away.
     async fn watch(&self, after: u64) -> PortResult<BoxStream<'static, PortResult<Record>>>;
 
-    /// The last record of each subject that starts with `prefix`, by subject.
-    async fn list(&self, prefix: &str) -> PortResult<Vec<Record>>;
+    /// The last record of each subject that starts with `prefix`.
+    async fn list(&self, prefix: &str) -> PortResult<Listing>;
 
     /// Are its records in this database file, so that a transaction there can append them as well?
     /// A store for several machines says no: then its appends and the rows of that file are written

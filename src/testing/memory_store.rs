@@ -1,13 +1,14 @@
 //! A store in memory that keeps the port's rules and fails when told to.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 
-use crate::ports::{Appended, ErrorKind, PortError, PortResult, Record, Store};
+use crate::ports::{Appended, ErrorKind, Listing, PortError, PortResult, Record, Store};
 use crate::store::sqlite::check_size;
 
 /// What the next append does instead of working.
@@ -36,8 +37,9 @@ struct Inner {
 
 #[derive(Default)]
 struct Log {
-    records: Vec<Record>,
-    heads: BTreeMap<String, usize>,
+    records: BTreeMap<u64, Record>,
+    heads: BTreeMap<String, u64>,
+    newest: u64,
     append_faults: VecDeque<Fault>,
     read_faults: VecDeque<ErrorKind>,
     closed: bool,
@@ -73,6 +75,13 @@ impl MemoryStore {
         self.inner.head.send_modify(|_| {});
     }
 
+    /// Drops every superseded record.
+    pub fn compact(&self) {
+        let mut log = self.log();
+        let Log { records, heads, .. } = &mut *log;
+        records.retain(|seq, record| heads.get(&record.subject) == Some(seq));
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         self.inner
             .log
@@ -105,30 +114,28 @@ impl Log {
     }
 
     fn append(&mut self, subject: &str, expected: u64, data: &[u8]) -> Appended {
-        let head = self
-            .heads
-            .get(subject)
-            .map_or(0, |&at| self.records[at].seq);
+        let head = self.heads.get(subject).copied().unwrap_or(0);
         if head != expected {
             return Appended::Conflict;
         }
-        let seq = self.records.len() as u64 + 1;
-        self.heads.insert(subject.to_owned(), self.records.len());
-        self.records.push(Record {
+        self.newest += 1;
+        let seq = self.newest;
+        self.heads.insert(subject.to_owned(), seq);
+        let record = Record {
             seq,
             subject: subject.to_owned(),
             data: data.to_vec(),
-        });
+        };
+        self.records.insert(seq, record);
         Appended::Ok(seq)
     }
 
     fn after(&self, after: u64, limit: usize) -> Vec<Record> {
-        let from = usize::try_from(after).unwrap_or(usize::MAX);
-        self.records
-            .iter()
-            .skip(from)
+        let later = (Bound::Excluded(after), Bound::Unbounded);
+        let later = self.records.range(later);
+        later
             .take(limit)
-            .cloned()
+            .map(|(_, record)| record.clone())
             .collect()
     }
 }
@@ -151,7 +158,7 @@ impl Store for MemoryStore {
                 return Err(PortError::new(kind, "the memory store was told to fail"));
             }
         };
-        let newest = log.records.len() as u64;
+        let newest = log.newest;
         drop(log);
         self.inner.head.send_replace(newest);
         Ok(answer)
@@ -159,7 +166,8 @@ impl Store for MemoryStore {
 
     async fn last(&self, subject: &str) -> PortResult<Option<Record>> {
         let log = self.reading()?;
-        Ok(log.heads.get(subject).map(|&at| log.records[at].clone()))
+        let head = log.heads.get(subject);
+        Ok(head.and_then(|seq| log.records.get(seq)).cloned())
     }
 
     async fn read(&self, after: u64, limit: usize) -> PortResult<Vec<Record>> {
@@ -196,13 +204,17 @@ impl Store for MemoryStore {
         )
     }
 
-    async fn list(&self, prefix: &str) -> PortResult<Vec<Record>> {
+    async fn list(&self, prefix: &str) -> PortResult<Listing> {
         let log = self.reading()?;
-        Ok(log
-            .heads
-            .range(prefix.to_owned()..)
+        let heads = log.heads.range(prefix.to_owned()..);
+        let records: Vec<PortResult<Record>> = heads
             .take_while(|(subject, _)| subject.starts_with(prefix))
-            .map(|(_, &at)| log.records[at].clone())
-            .collect())
+            .filter_map(|(_, seq)| log.records.get(seq).cloned())
+            .map(Ok)
+            .collect();
+        Ok(Listing {
+            at: log.newest,
+            records: stream::iter(records).boxed(),
+        })
     }
 }

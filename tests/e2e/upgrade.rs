@@ -154,12 +154,18 @@ fn a_program_that_is_too_old_for_the_state_leaves_everything_as_it_is() {
         &stage,
         &format!("UPDATE meta SET value = '{ours}' WHERE key = 'writer'"),
     );
+    let schema: i64 = {
+        let connection = rusqlite::Connection::open(stage.state().join("state.db")).unwrap();
+        connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap()
+    };
     sql(&stage, "PRAGMA user_version = 99");
     up_with(&stage, &older, &[])
         .ended(Exit::Prerequisite)
         .says(&["schema version 99", "nothing was changed"]);
     assert_eq!(ids(&stage), before_ids, "the agents run on");
-    sql(&stage, "PRAGMA user_version = 1");
+    sql(&stage, &format!("PRAGMA user_version = {schema}"));
     stage.up();
     stage.open_gate("worker-1", "old");
     let view = stage.until_done(2);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::control::{
     CleanUp, ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, Reply,
-    Request, StatusReport,
+    Request, StatusReport, TaskPort,
 };
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
@@ -31,6 +31,7 @@ pub(crate) struct FakeControl {
     pub(crate) asked: Mutex<Vec<Request>>,
     pub(crate) answer: Mutex<Result<Reply, ControlError>>,
     pub(crate) views: watch::Sender<Arc<FleetView>>,
+    queue: Mutex<Option<Arc<dyn TaskPort>>>,
 }
 
 impl FakeControl {
@@ -40,7 +41,12 @@ impl FakeControl {
             asked: Mutex::new(Vec::new()),
             answer: Mutex::new(Ok(Reply::Accepted)),
             views,
+            queue: Mutex::default(),
         })
+    }
+
+    pub(crate) fn serve_queue(&self, queue: Arc<dyn TaskPort>) {
+        *self.queue.lock().unwrap() = Some(queue);
     }
 
     pub(crate) fn answer(&self, answer: Result<Reply, ControlError>) {
@@ -143,6 +149,10 @@ impl ControlPort for FakeControl {
 
     fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
+    }
+
+    fn queue(&self) -> Option<Arc<dyn TaskPort>> {
+        self.queue.lock().unwrap().clone()
     }
 
     fn keeping(&self) -> Option<Arc<dyn KeepingPort>> {

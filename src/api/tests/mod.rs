@@ -1,6 +1,7 @@
 //! The API as a program sees it that speaks plain HTTP.
 
 pub(crate) mod fake;
+mod queue;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;

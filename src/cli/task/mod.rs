@@ -1,5 +1,6 @@
 //! `task`: the tasks, one of them with its attempts, and the proof that it is done.
 
+mod create;
 mod render;
 
 use clap::builder::PossibleValuesParser;
@@ -21,6 +22,7 @@ Examples:
   orchestrator task list                       newest first
   orchestrator task list --status failed       what is not tried again
   orchestrator task list --agent worker-1 -n 20
+  orchestrator task create \"Write a JWT utility\" -p 1
   orchestrator task show w1-3fa9c2             its attempts, each with its cause
   orchestrator task receipt w1-3fa9c2          why it counts as done
 
@@ -34,6 +36,7 @@ pub struct TaskArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     List(ListArgs),
+    Create(create::CreateArgs),
     Show(OneArgs),
     /// Show why a task counts as done: its commits, where they landed, the gates that passed
     Receipt(OneArgs),
@@ -84,6 +87,7 @@ pub(super) async fn run(context: &Context, args: &TaskArgs) -> Result<Exit> {
     let client = context.running()?.client;
     match &args.action {
         Action::List(args) => list(&client, args).await,
+        Action::Create(args) => create::run(&client, args).await,
         Action::Show(args) => show(&client, args).await,
         Action::Receipt(args) => receipt(&client, args).await,
     }

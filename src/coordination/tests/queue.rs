@@ -149,15 +149,25 @@ async fn another_process_sees_changes_and_reclaims_an_expired_lease() {
             .await
             .unwrap_err()
             .code(),
-        "TASK_FENCED"
+        "TASK_CLAIMED"
     );
     queue.check(&"a".into(), fence(&second)).await.unwrap();
     // The old holder's view may still show its own claim; the store refuses it all the same.
     let late = queue
         .complete(&"a".into(), fence(&first), "late", None, at(62))
         .await;
-    assert_eq!(late.unwrap_err().code(), "TASK_FENCED");
+    assert_eq!(late.unwrap_err().code(), "TASK_CLAIMED");
     assert_eq!(queue.get(&"a".into()).unwrap().claim, second.claim);
+    // Once nobody has it, there is nobody to name.
+    let claim = fence(&second);
+    other
+        .release(&"a".into(), claim, "enough", at(63))
+        .await
+        .unwrap();
+    let late = queue
+        .complete(&"a".into(), fence(&first), "late", None, at(64))
+        .await;
+    assert_eq!(late.unwrap_err().code(), "TASK_FENCED");
 }
 
 #[tokio::test]

@@ -54,7 +54,11 @@ fn a_claim_holds_until_its_lease_ends_and_each_has_a_larger_fence() {
         rules::release(&second, 1, "late", at(62)),
         rules::note(&second, 1, Incarnation(9), &[], at(62)),
     ] {
-        assert_eq!(refused.unwrap_err().code(), "TASK_FENCED");
+        assert_eq!(
+            refused.unwrap_err().code(),
+            "TASK_CLAIMED",
+            "somebody has it"
+        );
     }
     let done = rules::complete(&second, 2, "done", None, at(62))
         .unwrap()

@@ -48,8 +48,9 @@ pub(super) fn port_error(what: &str, path: &Path, error: rusqlite::Error) -> Por
 pub(super) fn damaged_hint(path: &Path) -> String {
     let shown = path.display();
     format!(
-        "the file was left as it is; restore a backup of it, or move {shown}, {shown}-wal and \
-         {shown}-shm aside to begin with an empty store"
+        "the file was left as it is; `orchestrator state restore BACKUP` puts a backup in its place \
+         and keeps it beside that; without a backup move {shown}, {shown}-wal and {shown}-shm aside \
+         to begin with an empty store"
     )
 }
 

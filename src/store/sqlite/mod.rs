@@ -5,24 +5,27 @@
 //! acknowledged record lost in 20 kills of the writer.
 
 mod answered;
+mod copies;
 mod error;
 mod fleet;
+mod listing;
 mod readers;
+mod retention;
 mod schema;
 mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use rusqlite::{OptionalExtension, Row, params};
 
-use crate::ports::store::MAX_RECORD_BYTES;
-use crate::ports::{Appended, ErrorKind, PortError, PortResult, Record, Store};
+use crate::ports::store::{MAX_RECORD_BYTES, MAX_SUBJECT_BYTES};
+use crate::ports::{Appended, ErrorKind, Listing, PortError, PortResult, Record, Store};
 
+pub use copies::{Checked, CopyInfo, backup_file, check_file, restore_file};
 pub use fleet::{Changes, Committed, FleetState, JournalEntry, LoadedState, STATE};
 pub use schema::{SCHEMA_VERSION, set_aside};
 
@@ -30,14 +33,8 @@ use answered::Answered;
 use readers::Readers;
 use writer::{Job, Writer};
 
-/// Longest subject, in bytes. Engines for several machines allow at least as much.
-pub const MAX_SUBJECT_BYTES: usize = 512;
-
 /// Most records one `read` returns, whatever the caller asks for.
 pub const MAX_READ: usize = 10_000;
-
-/// Pages a backup copies under one read lock.
-const BACKUP_PAGES: i32 = 1000;
 
 /// How a database file is opened.
 #[derive(Clone, Debug)]
@@ -46,7 +43,8 @@ pub struct SqliteOptions {
     pub max_pages: Option<u32>,
     /// Jobs that may wait for the writer thread; more callers wait their turn.
     pub queue: usize,
-    /// Superseded records kept behind the newest one; the last record of a subject always stays.
+    /// How far behind the newest record a superseded one is kept, in numbers; so at most as many
+    /// are. The last record of a subject always stays.
     pub keep_records: u64,
     /// Journal rows kept.
     pub keep_journal: u64,
@@ -145,25 +143,12 @@ impl SqliteStore {
             .await
     }
 
-    /// Writes a consistent copy of the whole database to `target`, which must not exist.
-    pub async fn backup(&self, target: &Path) -> PortResult<()> {
-        if target.exists() {
-            return Err(PortError::new(
-                ErrorKind::AlreadyExists,
-                format!("the backup {} exists already", target.display()),
-            )
-            .hint("choose another name, or remove it first"));
-        }
-        let target = target.to_owned();
-        self.read_with("back up the store", move |connection| {
-            let mut copy = rusqlite::Connection::open(target)?;
-            rusqlite::backup::Backup::new(connection, &mut copy)?.run_to_completion(
-                BACKUP_PAGES,
-                Duration::ZERO,
-                None,
-            )
-        })
-        .await
+    /// Writes a consistent copy of the whole database to `target`, which must not exist, while
+    /// everything goes on. See [`backup_file`].
+    pub async fn backup(&self, target: &Path) -> PortResult<CopyInfo> {
+        let (source, target) = (self.path().to_owned(), target.to_owned());
+        let copied = tokio::task::spawn_blocking(move || backup_file(&source, &target)).await;
+        copied.unwrap_or_else(|error| Err(error::closed(self.path()).because(error)))
     }
 
     async fn read_with<T, F>(&self, what: &'static str, f: F) -> PortResult<T>
@@ -226,18 +211,8 @@ impl Store for SqliteStore {
         ))
     }
 
-    async fn list(&self, prefix: &str) -> PortResult<Vec<Record>> {
-        let (from, until) = (prefix.to_owned(), prefix_end(prefix));
-        self.read_with("list records", move |connection| {
-            connection
-                .prepare_cached(
-                    "SELECT r.seq, r.subject, r.data FROM heads h JOIN records r ON r.seq = h.seq \
-                     WHERE h.subject >= ?1 AND (?2 IS NULL OR h.subject < ?2) ORDER BY h.subject",
-                )?
-                .query_map(params![from, until], record)?
-                .collect()
-        })
-        .await
+    async fn list(&self, prefix: &str) -> PortResult<Listing> {
+        listing::list(Arc::clone(&self.inner.readers), prefix).await
     }
 
     fn is_in(&self, database: &Path) -> bool {

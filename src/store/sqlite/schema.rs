@@ -15,7 +15,8 @@ use crate::ports::{ErrorKind, PortError, PortResult};
 const APPLICATION_ID: i32 = 0x6f72_6368;
 
 /// The numbered migrations: entry `n` brings a file from version `n` to `n + 1`. Only ever append.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE records(
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         subject TEXT NOT NULL,
@@ -36,7 +37,14 @@ const MIGRATIONS: &[&str] = &["
         at INTEGER NOT NULL, agent TEXT, kind TEXT NOT NULL, json TEXT NOT NULL
     );
     CREATE INDEX journal_by_agent ON journal(agent, seq);
-"];
+",
+    "
+    -- The records that are the last of no subject any more: what retention may drop, and what a
+    -- listing passes over.
+    CREATE TABLE superseded(seq INTEGER PRIMARY KEY);
+    INSERT INTO superseded(seq) SELECT seq FROM records WHERE seq NOT IN (SELECT seq FROM heads);
+",
+];
 
 /// The version this program writes (`PRAGMA user_version`).
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -77,25 +85,39 @@ pub(super) fn connect(path: &Path, max_pages: Option<u32>) -> PortResult<Connect
 /// Moves a file that cannot be used, with its `-wal` and `-shm`, to `<name>.damaged-<n>`. Only on
 /// a person's explicit wish; nothing calls it by itself. Returns the new name.
 pub fn set_aside(path: &Path) -> PortResult<PathBuf> {
+    move_aside(path, "damaged")
+}
+
+/// To `<name>.<why>-<n>`.
+pub(super) fn move_aside(path: &Path, why: &str) -> PortResult<PathBuf> {
     let target = (1..1000)
-        .map(|n| with_suffix(path, &format!(".damaged-{n}")))
-        .find(|candidate| fs::symlink_metadata(candidate).is_err())
+        .map(|n| with_suffix(path, &format!(".{why}-{n}")))
+        .find(|candidate| {
+            let free = |suffix| fs::symlink_metadata(with_suffix(candidate, suffix)).is_err();
+            ["", "-wal", "-shm"].into_iter().all(free)
+        })
         .ok_or_else(|| {
             PortError::new(
                 ErrorKind::Refused,
-                format!("999 damaged copies of {} lie there already", path.display()),
+                format!("999 {why} copies of {} lie there already", path.display()),
             )
             .hint("move them away first")
         })?;
-    for suffix in ["-wal", "-shm", ""] {
+    // The file first: one that has lost its log would look whole.
+    for suffix in ["", "-wal", "-shm"] {
         let from = with_suffix(path, suffix);
         match fs::rename(&from, with_suffix(&target, suffix)) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io_error("move aside", &from, error)),
         }
     }
     Ok(target)
+}
+
+/// Where a backup waits to be put in the place of `path`.
+pub(super) fn being_restored(path: &Path) -> PathBuf {
+    with_suffix(path, ".restoring")
 }
 
 fn create(path: &Path) -> PortResult<()> {
@@ -110,6 +132,16 @@ fn create(path: &Path) -> PortResult<()> {
             ),
         )
         .hint(damaged_hint(path)));
+    }
+    if fs::symlink_metadata(being_restored(path)).is_ok() {
+        return Err(PortError::new(
+            ErrorKind::Broken,
+            format!(
+                "the store {} is gone: a backup was being put in its place",
+                path.display()
+            ),
+        )
+        .hint("run `orchestrator state restore` again; the old file lies beside it"));
     }
     if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         fs::create_dir_all(directory).map_err(|e| io_error("create", directory, e))?;
@@ -142,6 +174,11 @@ fn create(path: &Path) -> PortResult<()> {
         Err(error) => return Err(io_error("create", path, error)),
     }
     removed.map_err(|error| io_error("remove", &fresh, error))?;
+    sync_directory(path)
+}
+
+/// Makes the file's name durable.
+pub(super) fn sync_directory(path: &Path) -> PortResult<()> {
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
@@ -237,7 +274,7 @@ fn migrate(connection: &Connection, from: i64) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-fn damaged(path: &Path, problem: &str) -> PortError {
+pub(super) fn damaged(path: &Path, problem: &str) -> PortError {
     PortError::new(
         ErrorKind::Broken,
         format!("the store {} is damaged: {problem}", path.display()),
@@ -245,7 +282,7 @@ fn damaged(path: &Path, problem: &str) -> PortError {
     .hint(damaged_hint(path))
 }
 
-fn io_error(what: &str, path: &Path, error: io::Error) -> PortError {
+pub(super) fn io_error(what: &str, path: &Path, error: io::Error) -> PortError {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Transient,
         _ => ErrorKind::Refused,
@@ -255,7 +292,7 @@ fn io_error(what: &str, path: &Path, error: io::Error) -> PortError {
         .because(error)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

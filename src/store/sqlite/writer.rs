@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::answered::Answered;
 use super::error::{closed, port_error};
 use super::fleet::{self, Changes, Committed};
-use super::{SqliteOptions, sql_seq};
+use super::{SqliteOptions, retention, sql_seq};
 use crate::ports::{Append, Appended, ErrorKind, PortError, PortResult};
 
 /// Jobs per transaction: 64 was measured (`facts/platform.md` D.3, "group ≤ 64").
@@ -20,8 +20,8 @@ const GROUP: usize = 64;
 /// thousand, but then within a commit that somebody waits for.
 const CHECKPOINT_EVERY: u32 = 100;
 
-/// Appends between two automatic compactions.
-const COMPACT_EVERY: u64 = 10_000;
+/// Appends between two looks at what may go: fewer than one look drops, so it keeps up.
+const COMPACT_EVERY: u64 = 1_000;
 
 type Reply<T> = oneshot::Sender<PortResult<T>>;
 
@@ -174,7 +174,9 @@ impl Thread {
                 Job::Commit {
                     changes, appends, ..
                 } => commit(&transaction, changes, appends, &self.options).map(Done::Committed),
-                Job::Compact { keep, .. } => compact(&transaction, *keep).map(Done::Compacted),
+                Job::Compact { keep, .. } => {
+                    retention::compact(&transaction, *keep).map(Done::Compacted)
+                }
             };
             done.push(result.map_err(Failure::before)?);
         }
@@ -229,11 +231,19 @@ impl Thread {
     }
 
     fn compact_now_and_then(&mut self) {
-        if self.appends < COMPACT_EVERY {
+        // Where the next job waits already, some time later.
+        if self.appends < COMPACT_EVERY
+            || (self.appends < 2 * COMPACT_EVERY && !self.jobs.is_empty())
+        {
             return;
         }
         self.appends = 0;
-        if let Err(error) = compact(&self.connection, self.options.keep_records) {
+        let keep = self.options.keep_records;
+        let done = self.connection.transaction().and_then(|transaction| {
+            retention::compact_some(&transaction, keep)?;
+            transaction.commit()
+        });
+        if let Err(error) = done {
             tracing::warn!(path = %self.path.display(), %error, "the store's log could not be compacted");
         }
     }
@@ -318,7 +328,8 @@ fn commit(
     }
     let mut appended = Vec::with_capacity(appends.len());
     for append in appends {
-        appended.push(insert(connection, &append.subject, &append.data)?);
+        let previous = sql_seq(append.expected);
+        appended.push(insert(connection, &append.subject, previous, &append.data)?);
     }
     fleet::write(connection, changes, options)?;
     Ok(Committed::All(appended))
@@ -330,10 +341,11 @@ fn append(
     expected: u64,
     data: &[u8],
 ) -> rusqlite::Result<Appended> {
-    if head(connection, subject)? != sql_seq(expected) {
+    let previous = head(connection, subject)?;
+    if previous != sql_seq(expected) {
         return Ok(Appended::Conflict);
     }
-    insert(connection, subject, data).map(Appended::Ok)
+    insert(connection, subject, previous, data).map(Appended::Ok)
 }
 
 /// The number of the subject's last record; 0 if it has none.
@@ -345,7 +357,13 @@ fn head(connection: &Connection, subject: &str) -> rusqlite::Result<i64> {
     Ok(head.unwrap_or(0))
 }
 
-fn insert(connection: &Connection, subject: &str, data: &[u8]) -> rusqlite::Result<u64> {
+/// `previous`: the number of the record it replaces.
+fn insert(
+    connection: &Connection,
+    subject: &str,
+    previous: i64,
+    data: &[u8],
+) -> rusqlite::Result<u64> {
     let seq = connection
         .prepare_cached("INSERT INTO records(subject, data) VALUES (?1, ?2)")?
         .insert(params![subject, data])?;
@@ -355,17 +373,6 @@ fn insert(connection: &Connection, subject: &str, data: &[u8]) -> rusqlite::Resu
              ON CONFLICT(subject) DO UPDATE SET seq = excluded.seq",
         )?
         .execute(params![subject, seq])?;
+    retention::supersede(connection, previous)?;
     Ok(u64::try_from(seq).unwrap_or(0))
-}
-
-/// Drops superseded records except the newest `keep` of the log. The last record of each subject
-/// stays, so `list` plus `watch` still give the whole state.
-fn compact(connection: &Connection, keep: u64) -> rusqlite::Result<u64> {
-    let dropped = connection
-        .prepare_cached(
-            "DELETE FROM records WHERE seq <= (SELECT max(seq) FROM records) - ?1 \
-             AND seq NOT IN (SELECT seq FROM heads)",
-        )?
-        .execute([sql_seq(keep)])?;
-    Ok(dropped as u64)
 }
