@@ -5,6 +5,7 @@
 //! never equally quiet twice. Must never be part of the tests: it takes minutes and wants the machine.
 
 mod boot;
+mod claims;
 mod fleet;
 mod hall;
 mod hook_latency;
@@ -71,6 +72,7 @@ enum Which {
     TurnGap,
     HookLatency,
     Boot,
+    Claims,
     Recovery,
     Rotation,
     Snapshot,
@@ -84,6 +86,7 @@ impl Which {
             Self::TurnGap => turn_gap::run(hall),
             Self::HookLatency => hook_latency::run(hall),
             Self::Boot => boot::run(hall),
+            Self::Claims => claims::run(hall),
             Self::Recovery => recovery::run(hall),
             Self::Rotation => rotation::run(hall),
             Self::Snapshot => snapshot::run(hall),

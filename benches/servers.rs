@@ -21,6 +21,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
+use crate::claims::Weigh;
 use crate::hall::eventually;
 
 #[derive(Clone, Debug, Subcommand)]
@@ -31,6 +32,9 @@ pub enum Serve {
     /// One commit for each callback; for the benchmarks themselves
     #[command(hide = true)]
     Commits { socket: PathBuf, database: PathBuf },
+    /// A queue is opened and weighed; for the benchmarks themselves
+    #[command(hide = true)]
+    Weigh(Weigh),
 }
 
 impl Serve {
@@ -54,6 +58,7 @@ impl Serve {
                 let router = commits(open(&database)?);
                 tokio.block_on(serve(&socket, router))
             }
+            Self::Weigh(weigh) => weigh.run(),
         }
     }
 }
