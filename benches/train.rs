@@ -117,6 +117,7 @@ impl<'h> Place<'h> {
                 commit: ran(&mut ask)?.trim().into(),
                 message: format!("Merge change-{number}"),
                 edits: Vec::new(),
+                only_look: false,
             })
         });
         let parts = parts.collect::<Result<Vec<_>>>()?;

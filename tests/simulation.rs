@@ -8,7 +8,7 @@ use std::time::Duration;
 use orchestrator::model::{
     AgentId, CredentialId, Ending, Request, TaskStatus, Timestamp, Window, Windows,
 };
-use orchestrator::supervisor::{Event, Policy, PushOutcome};
+use orchestrator::supervisor::{Event, MergeBy, Policy, PushOutcome};
 use orchestrator::testing::world::{
     ACTION_KINDS, Account, Done, EVENT_KINDS, POOL_ACTIONS, POOL_EVENTS, Turn, Twice, World,
 };
@@ -47,6 +47,8 @@ enum Step {
     RemoteMoves,
     /// The fleet has gates; before the first start.
     Gates,
+    /// The manager merges; before the first start.
+    ManagerMerges,
     /// The next commit of this agent does not pass them, until it commits again.
     Red(u32),
     GateBreaks,
@@ -165,6 +167,7 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
         }
         Step::RemoteMoves => world.git.remote_moves(),
         Step::Gates => world.policy.gates = vec!["lint".into(), "test".into()],
+        Step::ManagerMerges => world.policy.merge_by = MergeBy::Manager,
         Step::Red(n) => {
             let demand = &mut world.git.red_on_demand;
             demand.insert(agent(n).to_string(), "test".into());
@@ -774,6 +777,38 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
             ],
         ),
         (
+            "the manager merges: a batch, one that is red, one it leaves out at first",
+            vec![
+                Gates,
+                Step::ManagerMerges,
+                DaemonStarts,
+                Boot(0),
+                Boot(1),
+                Boot(2),
+                Tick(1),
+                TurnEnds(0),
+                Conflict(1),
+                AddTask(1),
+                AddTask(2),
+                TurnEnds(1),
+                TurnEnds(2),
+                Tick(1),
+                Red(0),
+                TurnEndsIdle(0),
+                Tick(1),
+                TurnEnds(0),
+                GateBreaks,
+                Tick(30),
+                TurnEnds(0),
+                RemoteMoves,
+                AddTask(1),
+                TurnEnds(1),
+                Tick(31),
+                TurnEnds(0),
+                Tick(30),
+            ],
+        ),
+        (
             "planning",
             vec![
                 DaemonStarts,
@@ -1069,8 +1104,12 @@ proptest! {
         twice in prop_oneof![Just(Twice::None), Just(Twice::Every), (1_u64..400).prop_map(Twice::Only)],
         hasty: bool,
         gated: bool,
+        by_manager: bool,
     ) {
         let mut world = world(2);
+        if by_manager {
+            perform(&mut world, &Step::ManagerMerges, 0);
+        }
         if gated {
             perform(&mut world, &Step::Gates, 0);
         }

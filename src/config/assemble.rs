@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::gate::Gate;
 use super::layers::Settings;
 use super::types::{
-    Config, Container, Credentials, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Rescue,
-    Restart, TaskProof, Tasks,
+    Config, Container, Credentials, GitIdentity, ImageChoice, LogLevel, Logs, MergeBy, Planning,
+    Rescue, Restart, TaskProof, Tasks,
 };
 use super::value::Value;
 use crate::model::ProjectId;
@@ -47,6 +47,7 @@ pub(super) fn config(directory: &Path, settings: &Settings) -> Config {
             Some(Value::List(entries)) => entries.iter().map(Gate::from_entry).collect(),
             _ => unreachable(),
         },
+        merge_by: MergeBy::from_word(&read.text("mergeBy")).unwrap_or(MergeBy::Train),
         merge_batch: read.integer("mergeBatch"),
         api_port: read.integer("apiPort"),
         planning: Planning {

@@ -307,11 +307,18 @@ pub static KEYS: &[Key] = &[
         "Commands that must pass on the merged tree before it becomes the branch. They run in this order, in containers of their own, up to the first that does not pass.",
     ),
     key(
+        "mergeBy",
+        Choice(&["train", "manager"]),
+        Text("train"),
+        "manager",
+        "Who merges the work of workers into the branch: `train`, the supervisor itself, in memory; `manager`, the manager, as tasks of its own. Its commits go through the gates all the same.",
+    ),
+    key(
         "mergeBatch",
         Integer { min: 1, max: 100 },
         Text("5"),
         "1",
-        "How many agents' work is merged and tested together, at most. 1 tests each by itself.",
+        "How many agents' work is merged and tested together, or the manager is asked to merge at once, at most. 1 takes each by itself.",
     ),
     key(
         "apiPort",

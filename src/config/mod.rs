@@ -40,8 +40,8 @@ pub use repository::redact as redact_url;
 pub use schema::{markdown_table, schema};
 pub use show::{Row, rows, rows_json};
 pub use types::{
-    Config, Container, GitIdentity, ImageChoice, LogLevel, Logs, Planning, Rescue, Restart,
-    TaskProof, Tasks,
+    Config, Container, GitIdentity, ImageChoice, LogLevel, Logs, MergeBy, Planning, Rescue,
+    Restart, TaskProof, Tasks,
 };
 pub use value::HIDDEN;
 

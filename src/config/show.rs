@@ -80,6 +80,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
         container,
         environment,
         gates,
+        merge_by,
         merge_batch,
         api_port,
         planning,
@@ -110,6 +111,7 @@ pub(super) fn values(config: &Config) -> Vec<(&'static str, Json)> {
     values.push(("environment", hidden(environment)));
     let gates: Vec<Json> = gates.iter().map(Gate::shown).collect();
     values.push(("gates", json!(gates)));
+    values.push(("mergeBy", json!(merge_by.as_str())));
     values.push(("mergeBatch", json!(merge_batch)));
     values.push(("apiPort", json!(api_port)));
     let Planning {

@@ -73,6 +73,7 @@ fn three_keys_are_enough_and_the_rest_has_the_stated_defaults() {
     assert_eq!(config.container.pids, 2048);
     assert_eq!(config.container.tmp_size, 1 << 30);
     assert_eq!(config.gates, []);
+    assert_eq!(config.merge_by, MergeBy::Train);
     assert_eq!(config.merge_batch, 5);
     assert_eq!(config.api_port, 0);
     assert_eq!(config.planning.empty_rounds, 2);

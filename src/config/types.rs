@@ -33,6 +33,7 @@ pub struct Config {
     pub environment: BTreeMap<String, String>,
     /// In the order they run.
     pub gates: Vec<Gate>,
+    pub merge_by: MergeBy,
     /// Candidates that are merged and tested together; at least 1.
     pub merge_batch: u32,
     /// 0: choose a free port.
@@ -134,6 +135,29 @@ impl TaskProof {
         [Self::Commit, Self::None]
             .into_iter()
             .find(|proof| proof.as_str() == word)
+    }
+}
+
+/// Who merges the work of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergeBy {
+    Train,
+    Manager,
+}
+
+impl MergeBy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Manager => "manager",
+        }
+    }
+
+    /// From one of the words of the key `mergeBy`.
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        [Self::Train, Self::Manager]
+            .into_iter()
+            .find(|by| by.as_str() == word)
     }
 }
 

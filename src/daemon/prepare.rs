@@ -12,13 +12,13 @@ use super::saved::{self, Writer};
 use super::start::RunOptions;
 use crate::config::keys::CLAUDE_VERSION;
 use crate::config::units::format_size;
-use crate::config::{Config, ImageChoice, TaskProof};
+use crate::config::{self, Config, ImageChoice, TaskProof};
 use crate::credentials::{Logins, Pool};
 use crate::model::{AgentId, SessionId};
 use crate::ports::runtime::ImageBuild;
 use crate::ports::{Entropy, ImageSpec};
 use crate::store::sqlite::{Changes, FleetState};
-use crate::supervisor::{Fleet, Policy, Proof, Supervisor};
+use crate::supervisor::{Fleet, MergeBy, Policy, Proof, Supervisor};
 use crate::telemetry::Redactor;
 use crate::worktree::{GitStore, Identity};
 
@@ -269,6 +269,10 @@ pub(super) fn policy(config: &Config) -> Policy {
         push: config.push,
         fetch_interval: config.fetch_interval,
         gates: config.gates.iter().map(|gate| gate.name.clone()).collect(),
+        merge_by: match config.merge_by {
+            config::MergeBy::Train => MergeBy::Train,
+            config::MergeBy::Manager => MergeBy::Manager,
+        },
         merge_batch: config.merge_batch,
         task_attempts: config.tasks.attempts,
         proof: match config.tasks.proof {

@@ -113,6 +113,8 @@ pub enum TaskSource {
     Plan { round: u32 },
     /// The supervisor asks the manager to merge `commit` of `agent`.
     MergeConflict { agent: AgentId, commit: CommitId },
+    /// The supervisor asks the manager to merge what these agents have committed.
+    Merge { agents: Vec<AgentId> },
     /// The supervisor asks an agent to mend what it claimed done.
     Repair { tasks: Vec<TaskId> },
     /// The supervisor tells the manager of a task that `agent` claimed done, without proof.

@@ -8,6 +8,8 @@ use super::{AgentId, CommitId, TaskId, Timestamp};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainView {
+    /// Who merges the work of workers: `train` or `manager`.
+    pub merge_by: String,
     /// Candidates that are merged and tested together, at most.
     pub batch: u32,
     /// What a stack must pass before it becomes the branch, in their order.
@@ -23,6 +25,8 @@ pub struct TrainView {
     pub after: Vec<Vec<CandidateView>>,
     /// The line, first to last.
     pub waiting: Vec<CandidateView>,
+    /// What the manager is asked to merge now, where it is the one who merges.
+    pub with_manager: Option<WithManagerView>,
     /// What does not go on by itself now, and why.
     pub stalls: Vec<StallView>,
     /// What became of the last ones, newest last; bounded.
@@ -70,6 +74,14 @@ pub struct StackView {
     pub members: Vec<CandidateView>,
 }
 
+/// Work that the manager is to merge on its own branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithManagerView {
+    pub task: TaskId,
+    pub since: Timestamp,
+    pub candidates: Vec<CandidateView>,
+}
+
 /// A commit of an agent on its way into the branch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CandidateView {
@@ -109,7 +121,7 @@ pub enum StallKind {
     BranchRed,
     /// A candidate could not be tried; the others go on without it.
     Candidate,
-    /// A candidate was not accepted, and the manager is asked to mend it.
+    /// A candidate was not accepted, and the manager is asked to mend it; or it is to merge, and cannot.
     WithTheManager,
 }
 
@@ -120,7 +132,7 @@ pub struct EndedView {
     pub agent: AgentId,
     pub commit: CommitId,
     pub title: String,
-    /// `landed`, `up to date`, `red`, `conflict`, `failed`.
+    /// `landed`, `up to date`, `red`, `conflict`, `not merged`, `failed`.
     pub outcome: String,
     /// The branch's tip, the gates, the paths or the reason.
     pub detail: String,

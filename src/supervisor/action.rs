@@ -182,6 +182,8 @@ pub struct StackCandidate {
     pub message: String,
     /// What is claimed done with it: the merge commit ticks it.
     pub tasks: Vec<TaskId>,
+    /// Somebody was to merge it before: it is only looked for in what lies below it.
+    pub by_hand: bool,
 }
 
 /// What a claim is for.

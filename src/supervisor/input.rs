@@ -303,6 +303,8 @@ pub enum MergeOutcome {
     Merged { head: CommitId },
     /// What it was to be merged into had it already.
     UpToDate,
+    /// It was to be there already, and is not. Left out.
+    Absent,
     /// Left out. Path and conflict text per file, bounded.
     Conflict { files: Vec<(String, String)> },
     /// Left out.

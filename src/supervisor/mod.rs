@@ -54,7 +54,7 @@ pub use input::{
     PushOutcome, QueueView, RemoteOutcome, RescueOutcome, SeenContainer, StackMember, StackOutcome,
     WorkFound,
 };
-pub use policy::{Policy, Proof};
+pub use policy::{MergeBy, Policy, Proof};
 use pool::NotLent;
 pub use pool::{Lease, Lending, Pool, Standing};
 pub use proof::{Claimed, Repair};

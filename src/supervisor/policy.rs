@@ -13,6 +13,24 @@ pub enum Proof {
     None,
 }
 
+/// Who merges the work of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergeBy {
+    /// The merge train, in memory.
+    Train,
+    /// The manager, on its own branch, which goes into the branch by the train.
+    Manager,
+}
+
+impl MergeBy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Manager => "manager",
+        }
+    }
+}
+
 /// Fixed for one run of the daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -22,7 +40,8 @@ pub struct Policy {
     pub push: bool,
     /// How often the remote is fetched. Git servers tell nobody when a branch moves.
     pub fetch_interval: Duration,
-    /// Candidates that are merged and tested together.
+    pub merge_by: MergeBy,
+    /// Candidates that are merged and tested together, or that the manager is asked for at once.
     pub merge_batch: u32,
     /// Names of the gates that a stack must pass before it becomes the branch; none: it lands as
     /// soon as it merges.
@@ -99,6 +118,7 @@ impl Default for Policy {
             workers: 1,
             push: true,
             fetch_interval: Duration::from_secs(30),
+            merge_by: MergeBy::Train,
             merge_batch: 5,
             gates: Vec::new(),
             task_attempts: 3,

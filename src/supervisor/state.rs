@@ -11,7 +11,7 @@ pub use super::phase::{AfterStop, Phase, Waits};
 use super::pool::{Lease, Pool};
 use super::proof::{Claimed, Repair};
 use super::rescue::Rescuing;
-use super::train::Train;
+use super::train::{HandOver, Train};
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
     AgentId, AttemptNote, CommitId, CredentialId, Ending, Incarnation, Receipt, Role, SessionId,
@@ -228,6 +228,11 @@ pub struct Merging {
     pub waiting: Vec<Candidate>,
     #[serde(default)]
     pub train: Train,
+    /// What the manager is asked to merge now, and how many such tasks there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand_over: Option<HandOver>,
+    #[serde(default)]
+    pub hand_overs: u32,
     /// What a version without a train was merging when it ended: it goes back into the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Candidate>,
@@ -261,6 +266,12 @@ pub struct Candidate {
     /// What its agent claims done with it.
     #[serde(default)]
     pub tasks: Vec<TaskId>,
+    /// It is the manager who merges it, and was asked to: it is only looked for.
+    #[serde(default)]
+    pub by_hand: bool,
+    /// How often the manager was asked for it.
+    #[serde(default)]
+    pub asked: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -357,6 +368,7 @@ impl Fleet {
             waiting: u32::try_from(
                 self.agents.values().filter(|agent| agent.importing).count()
                     + merging.waiting.len()
+                    + merging.handed_over().count()
                     + merging.train.members().count(),
             )
             .unwrap_or(u32::MAX),
@@ -389,8 +401,18 @@ impl Fleet {
         if self.merging.conflicts.values().any(|c| c.paths.is_empty()) {
             return Err("a conflict without a path".into());
         }
+        if self.merging.hand_over.is_some() && self.merging.handed_over().count() == 0 {
+            return Err("the manager is asked to merge nothing".into());
+        }
         self.merging.train.check()?;
         self.check_leases()
+    }
+}
+
+impl Merging {
+    /// What the manager is asked to merge now.
+    pub fn handed_over(&self) -> impl Iterator<Item = &Candidate> {
+        self.hand_over.iter().flat_map(|open| &open.candidates)
     }
 }
 

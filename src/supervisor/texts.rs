@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Supervisor;
-use super::policy::Proof;
+use super::policy::{MergeBy, Proof};
 use super::proof::{Claimed, NO_CHANGE};
+use super::state::Candidate;
 use crate::model::view::TaskCounts;
 use crate::model::{AgentId, CommitId, Fault, GateRecord, Missing, Task, TaskId, TaskSource};
 
@@ -24,6 +25,7 @@ pub struct TextContext {
     pub workers: u32,
     pub branch: String,
     pub proof: Proof,
+    pub merge_by: MergeBy,
 }
 
 /// A length of time as people say it: `45 s`, `10 min`, `3 h`.
@@ -42,6 +44,7 @@ impl Supervisor {
             workers: self.policy.workers,
             branch: self.policy.branch.clone(),
             proof: self.policy.proof,
+            merge_by: self.policy.merge_by,
         }
     }
 }
@@ -70,6 +73,7 @@ pub(super) fn title(task: &Task) -> String {
 pub(super) fn task(task: &Task, context: &TextContext) -> String {
     match &task.source {
         TaskSource::Plan { .. }
+        | TaskSource::Merge { .. }
         | TaskSource::MergeConflict { .. }
         | TaskSource::Repair { .. }
         | TaskSource::Unproven { .. } => task.description.clone(),
@@ -86,7 +90,12 @@ fn work(task: &Task, context: &TextContext) -> String {
         workers,
         branch,
         proof,
+        merge_by,
     } = context;
+    let merges = match merge_by {
+        MergeBy::Train => "merges them",
+        MergeBy::Manager => "has the manager merge them",
+    };
     let mut text = format!("Task {}:\n\n{}\n", task.id, task.description.trim());
     if !task.context.files.is_empty() {
         let _ = write!(
@@ -106,8 +115,8 @@ fn work(task: &Task, context: &TextContext) -> String {
         text,
         "\nYou are {agent}, one of {workers} workers, on your own branch `{agent}` in /workspace. \
          Do this task and nothing else, completely. Run the project's tests. Commit your work with \
-         git; do not push and do not switch branches: the supervisor takes your commits, merges \
-         them and ticks the item in your task list. Then end your turn with a short summary."
+         git; do not push and do not switch branches: the supervisor takes your commits, {merges} \
+         and ticks the item in your task list. Then end your turn with a short summary."
     );
     if *proof == Proof::Commit {
         let _ = write!(
@@ -219,6 +228,44 @@ pub(super) fn task_failed(
          not do the task yourself. If nothing is to be done, change nothing and say why. Then end your \
          turn with a short summary."
     )
+}
+
+/// For the manager where it is the one who merges.
+pub(super) fn merge_work(context: &TextContext, candidates: &[Candidate]) -> String {
+    let branch = &context.branch;
+    let agents: Vec<&str> = candidates.iter().map(|c| c.agent.as_str()).collect();
+    let mut text = format!(
+        "Merge the work of {} into branch `{branch}`.\n\nIt waits in this order, the oldest first:\n\n",
+        agents.join(", ")
+    );
+    for candidate in candidates {
+        let (agent, commit) = (&candidate.agent, &candidate.commit);
+        let title = if candidate.title.is_empty() {
+            "work without a task"
+        } else {
+            &candidate.title
+        };
+        let again = if candidate.asked > 0 {
+            "; you were asked for it before, and your work did not have it"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "- {agent}, on its branch `{agent}` ({title}): run `git merge {commit}`{again}"
+        );
+    }
+    let _ = write!(
+        text,
+        "\nDo it in /workspace, on your own branch, which has been brought up to `{branch}` if that was \
+         possible. Make sure `git status` is clean, then merge them one after the other. Resolve every \
+         conflict so that the intent of both sides survives, run the project's tests, mend what does not \
+         go together, and commit. Merge, and do not rebase, squash or pick: work counts as merged when \
+         your branch has that very commit. Leave out what must not be merged, and say why. Do not push: \
+         the supervisor takes your commits, runs the gates on them and moves `{branch}`. Then end your \
+         turn with a short summary."
+    );
+    text
 }
 
 pub(super) fn merge_conflict(

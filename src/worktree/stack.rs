@@ -26,6 +26,8 @@ pub struct StackPart<'a> {
     pub message: String,
     /// Go into its merge commit, and into those above it.
     pub edits: Vec<FileEdit<'a>>,
+    /// It is not merged: it is there already, or left out.
+    pub only_look: bool,
 }
 
 /// Merge commits that are no branch yet.
@@ -46,6 +48,8 @@ pub enum Stacked {
         commit: CommitId,
     },
     UpToDate,
+    /// It was only looked for. Left out.
+    Absent,
     /// Left out.
     Conflict {
         files: Vec<ConflictFile>,
@@ -94,7 +98,7 @@ impl GitStore {
                 Err(error) => Stacked::Failed { error },
             };
             // The ticks of what is left out are left out as well.
-            if matches!(outcome, Stacked::Conflict { .. } | Stacked::Failed { .. }) {
+            if !matches!(outcome, Stacked::Merged { .. } | Stacked::UpToDate) {
                 edits.truncate(with);
             }
             stacked.push(outcome);
@@ -122,6 +126,9 @@ impl GitStore {
     ) -> PortResult<Stacked> {
         let theirs = oid(&part.commit)?;
         let there = *top == theirs || descends(repository, *top, theirs)?;
+        if part.only_look && !there {
+            return Ok(Stacked::Absent);
+        }
         let attempt = match there {
             // The ticks of finished tasks alone are worth no commit here.
             true if part.edits.is_empty() => return Ok(Stacked::UpToDate),

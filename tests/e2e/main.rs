@@ -28,5 +28,6 @@ mod outside;
 mod repair;
 mod rescue;
 mod texts;
+mod train;
 mod typed;
 mod upgrade;

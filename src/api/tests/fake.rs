@@ -357,6 +357,7 @@ pub(crate) fn train() -> TrainView {
         setbacks,
     };
     TrainView {
+        merge_by: "train".into(),
         batch: 5,
         gates: vec!["lint".into(), "test".into()],
         state: TrainState::Testing,
@@ -370,6 +371,7 @@ pub(crate) fn train() -> TrainView {
         }),
         after: vec![vec![candidate(2, "b", 0)]],
         waiting: vec![candidate(3, "c", 2)],
+        with_manager: None,
         stalls: vec![StallView {
             kind: StallKind::Candidate,
             reason: "worker-3's cccccccccc could not be tried (2 times): no room on the disk"

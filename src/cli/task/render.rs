@@ -8,7 +8,7 @@ use super::format::{age, cut, safe};
 use crate::cli::output::{self, Look};
 use crate::model::listing::{TaskLine, TaskPage, TaskReport, TaskState};
 use crate::model::{
-    AttemptNote, GateRecord, Missing, Receipt, SentBack, TaskId, TaskSource, Timestamp,
+    AgentId, AttemptNote, GateRecord, Missing, Receipt, SentBack, TaskId, TaskSource, Timestamp,
 };
 
 /// A longer title is cut in the list; `show` has the whole text.
@@ -161,6 +161,11 @@ fn source(source: &TaskSource) -> String {
                 "the supervisor: {} of {agent} does not merge",
                 commit.short()
             )
+        }
+        TaskSource::Merge { agents } => {
+            let agents: Vec<&str> = agents.iter().map(AgentId::as_str).collect();
+            let agents = safe(&agents.join(", "));
+            format!("the supervisor: what {agents} committed is to be merged")
         }
         TaskSource::Repair { tasks } => {
             let tasks: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();

@@ -26,6 +26,15 @@ pub(super) fn train(view: &FleetView, look: Look) -> String {
     let train = &view.train;
     let mut text = head(view);
     let _ = writeln!(text, "{}", state(train, view.gate.as_ref(), look.now));
+    if let Some(asked) = &train.with_manager {
+        let _ = writeln!(
+            text,
+            "the manager is asked to merge {} commit(s) as {}, for {}",
+            asked.candidates.len(),
+            safe(asked.task.as_str()),
+            age(look.now.since(asked.since))
+        );
+    }
     for one in &train.stalls {
         let _ = writeln!(text, "held up: {}", stall(one, look.now));
     }
@@ -50,8 +59,13 @@ fn head(view: &FleetView) -> String {
     } else {
         format!("gates: {}", safe(&train.gates.join(", ")))
     };
+    let by = if train.merge_by == "manager" {
+        "merged by the manager, "
+    } else {
+        ""
+    };
     format!(
-        "branch {}{at}; up to {} together; {gates}\n",
+        "branch {}{at}; {by}up to {} together; {gates}\n",
         safe(&view.branch),
         train.batch
     )
@@ -118,6 +132,13 @@ fn ways(train: &TrainView, look: Look) -> String {
         for candidate in candidates {
             table.add_row(way(format!("after {}", part + 1), candidate, look));
         }
+    }
+    let asked = train
+        .with_manager
+        .iter()
+        .flat_map(|asked| &asked.candidates);
+    for candidate in asked {
+        table.add_row(way("manager".to_owned(), candidate, look));
     }
     for (place, candidate) in train.waiting.iter().enumerate() {
         table.add_row(way(format!("line {}", place + 1), candidate, look));

@@ -21,6 +21,7 @@ impl Shared {
                 commit: candidate.commit.clone(),
                 message: candidate.message.clone(),
                 edits: self.lists.edits_of(&candidate.tasks),
+                only_look: candidate.by_hand,
             })
             .collect();
         let built = blocking(&self.house.git, move |git| {
@@ -102,6 +103,7 @@ fn stack_outcome(candidates: Vec<StackCandidate>, built: PortResult<Stack>) -> S
     let outcome = |stacked: Stacked| match stacked {
         Stacked::Merged { commit } => MergeOutcome::Merged { head: commit },
         Stacked::UpToDate => MergeOutcome::UpToDate,
+        Stacked::Absent => MergeOutcome::Absent,
         Stacked::Conflict { files } => MergeOutcome::Conflict {
             files: pairs(files),
         },

@@ -3,6 +3,7 @@
 
 use super::super::Supervisor;
 use super::super::action::{Action, NewTask};
+use super::super::policy::MergeBy;
 use super::super::state::{Candidate, Conflict, Phase};
 use super::super::texts;
 use super::claim::Claimed;
@@ -103,9 +104,15 @@ impl Supervisor {
                 .map_or_else(String::new, |a| a.last_title.clone());
             // The later one contains the other, so what is claimed comes with it.
             let (first, last) = match conflict.later {
+                // It was asked to mend its own work, and this is what came of it.
+                Some(later) if agent == AgentId::manager() => {
+                    self.asked_about_later(&agent, &conflict.commit, &later);
+                    (None, later)
+                }
                 Some(later) => (Some(conflict.commit), later),
                 None => (None, conflict.commit),
             };
+            let by_hand = self.policy.merge_by == MergeBy::Manager && agent != AgentId::manager();
             let first = first.map(|commit| (commit, Vec::new()));
             for (commit, tasks) in first.into_iter().chain([(last, conflict.tasks)]) {
                 let (agent, title) = (agent.clone(), title.clone());
@@ -115,8 +122,18 @@ impl Supervisor {
                     title,
                     since: now,
                     tasks,
+                    by_hand,
+                    asked: 0,
                 });
             }
+        }
+    }
+
+    /// What was asked about a commit counts for the one that was to mend it.
+    fn asked_about_later(&mut self, id: &AgentId, commit: &CommitId, later: &CommitId) {
+        let asked = &mut self.fleet.merging.conflicts_asked;
+        if let Some(times) = asked.remove(&format!("{id} {commit}")) {
+            asked.insert(format!("{id} {later}"), times);
         }
     }
 
@@ -135,6 +152,7 @@ impl Supervisor {
                 conflict.seen = true;
             }
         }
+        self.note_hand_over_arrived();
         let open = self.fleet.planning.open.clone();
         if open.is_some_and(|task| self.in_play(&task)) {
             self.fleet.planning.open_seen = true;
@@ -142,7 +160,7 @@ impl Supervisor {
     }
 
     /// The task is in the manager's queue or hand.
-    fn in_play(&self, task: &TaskId) -> bool {
+    pub(in crate::supervisor) fn in_play(&self, task: &TaskId) -> bool {
         let id = AgentId::manager();
         let queued = self
             .queue
@@ -191,7 +209,8 @@ impl Supervisor {
                 &format!("{text}, and the manager did not resolve it"),
                 Some(hint),
             );
-            self.give_up_all(now, id, &tasks, &says);
+            let cause = format!("{says}, which neither it nor the manager mended");
+            self.give_up_all(now, id, &tasks, &cause);
             return;
         }
         self.notice(
@@ -274,7 +293,13 @@ impl Supervisor {
                 .is_some_and(|first| rounds.fold(first, u32::max) < limit)
     }
 
-    fn give_up_all(&mut self, now: Timestamp, id: &AgentId, tasks: &[TaskId], says: &str) {
+    pub(in crate::supervisor) fn give_up_all(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        tasks: &[TaskId],
+        says: &str,
+    ) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -282,9 +307,8 @@ impl Supervisor {
         let claims = std::mem::take(&mut agent.claims);
         let (over, open): (Vec<Claimed>, Vec<Claimed>) = claims.into_iter().partition(named);
         agent.claims = open;
-        let cause = format!("{says}, which neither it nor the manager mended");
         for claim in over {
-            self.give_up(now, id, claim, &cause, false);
+            self.give_up(now, id, claim, says, false);
         }
     }
 }

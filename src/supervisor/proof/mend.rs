@@ -119,6 +119,7 @@ impl Supervisor {
         task: &TaskId,
         open: bool,
     ) {
+        self.note_hand_over(task, open);
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };

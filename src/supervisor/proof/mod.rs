@@ -38,6 +38,7 @@ impl Supervisor {
                 self.not_accepted(now, candidate, &Trouble::Conflict(&files));
             }
             Verdict::Red { gates } => self.not_accepted(now, candidate, &Trouble::Red(&gates)),
+            Verdict::NotMerged { on } => self.not_merged(now, candidate, &on),
             // It stays in the line, and what is claimed with it on its way.
             Verdict::Failed { reason } => {
                 let commit = candidate.commit.short();

@@ -135,6 +135,8 @@ impl Supervisor {
             title,
             since: now,
             tasks,
+            by_hand: false,
+            asked: 0,
         });
         true
     }

@@ -85,6 +85,8 @@ pub(super) struct Sorted {
     /// In conflict with the branch: path and text per file.
     pub(super) conflicts: Vec<(Candidate, Vec<(String, String)>)>,
     pub(super) failed: Vec<(Candidate, String)>,
+    /// Not in what lies below them, as they were to be.
+    pub(super) absent: Vec<Candidate>,
 }
 
 impl Sorted {
@@ -106,6 +108,7 @@ impl Sorted {
                 }
                 Some(MergeOutcome::Conflict { .. }) if stacked => sorted.later.push(candidate),
                 Some(MergeOutcome::Conflict { files }) => sorted.conflicts.push((candidate, files)),
+                Some(MergeOutcome::Absent) => sorted.absent.push(candidate),
                 Some(MergeOutcome::Failed { reason }) => sorted.failed.push((candidate, reason)),
                 None => {
                     let reason = "nothing was said about it".to_owned();
@@ -194,7 +197,7 @@ impl Train {
             Verdict::Conflict { .. } | Verdict::Red { .. } => {
                 *self.setbacks.entry(candidate.agent.clone()).or_default() += 1;
             }
-            Verdict::Failed { .. } => {}
+            Verdict::NotMerged { .. } | Verdict::Failed { .. } => {}
         }
         if !matches!(verdict, Verdict::Failed { .. }) {
             self.put_off.remove(&candidate.agent);

@@ -97,7 +97,14 @@ impl Train {
             let held = held.is_some_and(|held| held.commit == candidate.commit && held.until > now);
             !held && may(candidate)
         };
-        let mut batch = next_batch(waiting, &self.setbacks, rules.batch, ready);
+        let mut batch = next_batch(waiting, &self.setbacks, rules.batch, |c| {
+            !c.by_hand && ready(c)
+        });
+        // Behind what may have them, and in the same stack, so that they are tested and land with it.
+        let looked_for = next_batch(waiting, &self.setbacks, usize::MAX, |c| {
+            c.by_hand && ready(c) && !batch.iter().any(|at| waiting[*at].agent == c.agent)
+        });
+        batch.extend(looked_for);
         if batch.is_empty() {
             return said;
         }
@@ -133,7 +140,11 @@ impl Train {
     }
 
     /// When a step that could not be done is tried again, or somebody who was put off.
-    pub(super) fn deadline(&self, waiting: &[Candidate]) -> Option<(Timestamp, String)> {
+    pub(super) fn deadline(
+        &self,
+        waiting: &[Candidate],
+        may: impl Fn(&Candidate) -> bool,
+    ) -> Option<(Timestamp, String)> {
         if let Some(run) = &self.run {
             let at = run.stall.as_ref()?.again_at?;
             return Some((at, AGAIN.to_owned()));
@@ -142,7 +153,7 @@ impl Train {
             let held = self.put_off.get(&c.agent)?;
             (held.commit == c.commit).then_some(held.until)
         };
-        let at = waiting.iter().filter_map(held).min()?;
+        let at = waiting.iter().filter(|c| may(c)).filter_map(held).min()?;
         Some((at, AGAIN.to_owned()))
     }
 
@@ -181,11 +192,21 @@ impl Train {
             run.segments.push_front(kept.clone());
         }
         run.stall = None;
+        let whole = sorted.conflicts.is_empty() && sorted.failed.is_empty();
         let built = Built {
             base,
             top,
             up_to_date: sorted.up_to_date,
         };
+        for candidate in sorted.absent {
+            if whole {
+                let on = built.top.clone();
+                self.judged(now, candidate, Verdict::NotMerged { on }, &mut said);
+            } else {
+                // It may be in what could not be merged.
+                waiting.push(candidate);
+            }
+        }
         for (candidate, files) in sorted.conflicts {
             self.judged(now, candidate, Verdict::Conflict { files }, &mut said);
         }
@@ -235,6 +256,7 @@ impl Train {
         &mut self,
         now: Timestamp,
         rules: Rules<'_>,
+        waiting: &mut Vec<Candidate>,
         stack: u64,
         commit: &CommitId,
         outcome: GatesOutcome,
@@ -269,7 +291,7 @@ impl Train {
         match step {
             Step::TestingBase { built, gates: top } => {
                 self.tested = Some(tested);
-                self.weigh(now, rules, built, top, &mut said);
+                self.weigh(now, rules, waiting, (built, top), &mut said);
             }
             Step::Testing { built, .. } if built.top == built.base => {
                 self.tested = Some(tested);
@@ -279,7 +301,9 @@ impl Train {
             Step::Testing { built, .. } if colour == Colour::Green => {
                 self.step(now, Step::Landing { built, gates }, &mut said);
             }
-            Step::Testing { built, .. } => self.weigh(now, rules, built, gates, &mut said),
+            Step::Testing { built, .. } => {
+                self.weigh(now, rules, waiting, (built, gates), &mut said);
+            }
             Step::Building | Step::Landing { .. } => {}
         }
         said
@@ -290,8 +314,8 @@ impl Train {
         &mut self,
         now: Timestamp,
         rules: Rules<'_>,
-        built: Built,
-        gates: Vec<GateRecord>,
+        waiting: &mut Vec<Candidate>,
+        (built, gates): (Built, Vec<GateRecord>),
         said: &mut Vec<Said>,
     ) {
         let Some(base) = self.tested.as_ref().filter(|t| t.commit == built.base) else {
@@ -318,7 +342,11 @@ impl Train {
         let Some(run) = &mut self.run else {
             return;
         };
-        let mut members = run.segments.pop_front().unwrap_or_default();
+        let members = run.segments.pop_front().unwrap_or_default();
+        // What was only looked for is not to blame, and is looked for again when that is mended.
+        let (looked_for, mut members): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|c| c.by_hand);
+        waiting.extend(looked_for);
         if members.len() > 1 {
             run.halved = true;
             let second = members.split_off(members.len().div_ceil(2));

@@ -7,6 +7,7 @@
 //! [`machine`] holds the rules, a value of its own that is driven by property tests; this file
 //! turns what it says into actions, notices and verdicts.
 
+mod by_manager;
 mod ended;
 mod machine;
 mod order;
@@ -16,6 +17,7 @@ mod tests;
 mod verdict;
 mod view;
 
+pub use by_manager::HandOver;
 pub use state::Train;
 pub(super) use verdict::{Verdict, names};
 
@@ -43,7 +45,7 @@ impl Supervisor {
         match merging
             .waiting
             .iter_mut()
-            .find(|c| c.agent == candidate.agent)
+            .find(|c| c.agent == candidate.agent && !c.by_hand)
         {
             Some(waiting) => {
                 let since = waiting.since;
@@ -62,8 +64,12 @@ impl Supervisor {
         if self.ready && self.manager_is_free() && !self.fleet.agents[&manager].importing {
             self.judge_conflicts(now, &manager);
         }
+        if self.ready {
+            self.merge_by_manager(now);
+        }
+        let may = self.may_depart();
         self.on_train(now, |train, rules, waiting| {
-            train.depart(now, rules, waiting, |_| true)
+            train.depart(now, rules, waiting, may)
         });
     }
 
@@ -79,6 +85,7 @@ impl Supervisor {
             conflict.seen = true;
         }
         self.fleet.planning.open_seen = true;
+        self.ask_to_merge();
         let merging = &mut self.fleet.merging;
         if let Some(current) = merging.current.take() {
             merging.waiting.insert(0, current);
@@ -104,8 +111,8 @@ impl Supervisor {
         commit: &CommitId,
         outcome: GatesOutcome,
     ) {
-        self.on_train(now, |train, rules, _| {
-            train.on_gates(now, rules, stack, commit, outcome)
+        self.on_train(now, |train, rules, waiting| {
+            train.on_gates(now, rules, waiting, stack, commit, outcome)
         });
     }
 
@@ -143,7 +150,12 @@ impl Supervisor {
     fn hear(&mut self, now: Timestamp, said: Said) {
         match said {
             Said::Build { stack, candidates } => {
-                let candidates = candidates.into_iter().map(for_the_stack).collect();
+                // Nothing is made, not even ticks, where there is nothing to be merged.
+                let merges = candidates.iter().any(|c| !c.by_hand);
+                let mut candidates: Vec<_> = candidates.into_iter().map(for_the_stack).collect();
+                for candidate in candidates.iter_mut().filter(|_| !merges) {
+                    candidate.tasks.clear();
+                }
                 self.act(Action::BuildStack { stack, candidates });
             }
             Said::RunGates { stack, commit, all } => {
@@ -210,7 +222,7 @@ impl Supervisor {
             .push_retry_at
             .map(|at| (at, "push again".to_owned()));
         // Before the first inventory nobody departs.
-        let train = merging.train.deadline(&merging.waiting);
+        let train = merging.train.deadline(&merging.waiting, self.may_depart());
         let train = train.filter(|_| self.ready);
         let imports = self.imports_waiting();
         let imports = imports.map(|(id, at)| (at, format!("{id}: take its commits again")));
@@ -223,6 +235,7 @@ impl Supervisor {
         merging.train.run.is_none()
             && merging.waiting.iter().all(|c| merging.train.is_put_off(c))
             && merging.conflicts.is_empty()
+            && merging.hand_over.is_none()
             && self.fleet.agents.values().all(|agent| !agent.importing)
     }
 }
@@ -238,5 +251,6 @@ fn for_the_stack(candidate: Candidate) -> StackCandidate {
         commit: candidate.commit,
         message,
         tasks: candidate.tasks,
+        by_hand: candidate.by_hand,
     }
 }

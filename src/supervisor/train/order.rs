@@ -68,6 +68,8 @@ mod tests {
             title: String::new(),
             since: Timestamp(since),
             tasks: Vec::new(),
+            by_hand: false,
+            asked: 0,
         }
     }
 

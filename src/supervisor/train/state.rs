@@ -117,7 +117,7 @@ pub struct Ended {
     pub agent: AgentId,
     pub commit: CommitId,
     pub title: String,
-    /// `landed`, `up to date`, `red`, `conflict`, `failed`.
+    /// `landed`, `up to date`, `red`, `conflict`, `not merged`, `failed`.
     pub outcome: String,
     /// The branch's tip, or what was in the way.
     pub detail: String,

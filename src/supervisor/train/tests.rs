@@ -19,6 +19,9 @@ use crate::supervisor::state::Candidate;
 
 type Contents = BTreeSet<u32>;
 
+/// The number of the manager's commit.
+const MANAGERS: u32 = 100;
+
 const GATES: [&str; 2] = ["lint", "test"];
 
 /// What is true of the candidates, by number.
@@ -89,6 +92,8 @@ enum Fault {
 
 struct World {
     truth: Truth,
+    /// What comes with a commit beside itself.
+    brings: BTreeMap<u32, Contents>,
     gates: Vec<String>,
     batch: usize,
     now: Timestamp,
@@ -115,6 +120,8 @@ fn candidate(number: u32, since: Timestamp) -> Candidate {
         title: format!("task {number}"),
         since,
         tasks: vec![TaskId::new(format!("t{number}"))],
+        by_hand: false,
+        asked: 0,
     }
 }
 
@@ -123,6 +130,7 @@ impl World {
         let base = CommitId::new("base");
         Self {
             truth,
+            brings: BTreeMap::new(),
             gates: GATES[2 - gates..]
                 .iter()
                 .map(|name| (*name).to_owned())
@@ -140,6 +148,20 @@ impl World {
             branch_red_told: 0,
             made: 0,
         }
+    }
+
+    /// The manager comes with its own commit and `merged`; it was asked for 1 to `asked`.
+    fn manager_merged(&mut self, merged: &Contents, asked: u32) {
+        self.brings.insert(MANAGERS, merged.clone());
+        let looked_for = (1..=asked).map(|id| Candidate {
+            by_hand: true,
+            ..candidate(id, self.now)
+        });
+        self.waiting.extend(looked_for);
+        self.waiting.push(Candidate {
+            agent: AgentId::manager(),
+            ..candidate(MANAGERS, self.now)
+        });
     }
 
     fn arrive(&mut self, number: u32) {
@@ -196,6 +218,7 @@ impl World {
                 };
                 assert!(gates.iter().all(blamed), "{id} is blamed for {gates:?}");
             }
+            Verdict::NotMerged { .. } => assert!(candidate.by_hand && !inside, "{id}"),
             Verdict::Conflict { .. } => {
                 assert!(!inside);
                 assert!(self.truth.conflict(id, &self.commits[&self.branch]), "{id}");
@@ -231,8 +254,8 @@ impl World {
             }
             Said::RunGates { stack, commit, all } => {
                 let outcome = self.run_gates(&commit, all, fault);
-                self.answer(fault, |train, now, rules, _| {
-                    train.on_gates(now, rules, stack, &commit, outcome.clone())
+                self.answer(fault, |train, now, rules, waiting| {
+                    train.on_gates(now, rules, waiting, stack, &commit, outcome.clone())
                 });
             }
             Said::Land { stack, from, to } => {
@@ -278,11 +301,14 @@ impl World {
                 MergeOutcome::Failed { reason: reason() }
             } else if below.contains(&id) {
                 MergeOutcome::UpToDate
+            } else if candidate.by_hand {
+                MergeOutcome::Absent
             } else if self.truth.conflict(id, &below) {
                 let files = vec![("a.txt".to_owned(), String::new())];
                 MergeOutcome::Conflict { files }
             } else {
-                top = self.commit(below.into_iter().chain([id]).collect());
+                let brings = self.brings.get(&id).into_iter().flatten().copied();
+                top = self.commit(below.into_iter().chain([id]).chain(brings).collect());
                 MergeOutcome::Merged { head: top.clone() }
             };
             members.push(StackMember {
@@ -362,14 +388,23 @@ impl World {
         self.step(|train, _, _| train.resume());
     }
 
+    /// As the supervisor has it: nothing is looked for before what may have it can be.
+    fn may_depart(&self) -> impl Fn(&Candidate) -> bool + use<> {
+        let put_off =
+            |c: &Candidate| !c.by_hand && c.agent == AgentId::manager() && self.train.is_put_off(c);
+        let held = self.waiting.iter().any(put_off);
+        move |candidate| !(candidate.by_hand && held)
+    }
+
     fn depart(&mut self) {
         let now = self.now;
-        self.step(|train, rules, waiting| train.depart(now, rules, waiting, |_| true));
+        let may = self.may_depart();
+        self.step(|train, rules, waiting| train.depart(now, rules, waiting, may));
     }
 
     /// Time passes to the next deadline; false if there is none.
     fn wait(&mut self) -> bool {
-        let Some((at, why)) = self.train.deadline(&self.waiting) else {
+        let Some((at, why)) = self.train.deadline(&self.waiting, self.may_depart()) else {
             return false;
         };
         assert_eq!(why, "merge train: again");
@@ -555,6 +590,38 @@ proptest! {
         prop_assert_eq!(world.gate_runs, 9_u32.div_ceil(batch));
     }
 
+    #[test]
+    fn what_the_manager_merged_lands_with_its_work_and_nothing_else_does(
+        merged in prop::collection::btree_set(1_u32..7, 0..6),
+        red: bool,
+        gates in 1_usize..3,
+        batch in 1_usize..4,
+        steps in prop::collection::vec((faults(), any::<bool>()), 0..40),
+    ) {
+        let bad = red.then_some(MANAGERS).into_iter().collect();
+        let mut world = World::new(Truth { bad, ..Truth::default() }, gates, batch);
+        world.manager_merged(&merged, 6);
+        for (fault, wait) in steps {
+            world.now = world.now + Duration::from_secs(7);
+            world.depart();
+            if !world.carry_out(fault) && wait {
+                world.wait();
+            }
+        }
+        world.come_to_rest();
+        let own: &[&str] = if red { &["red"] } else { &["landed"] };
+        prop_assert_eq!(&world.verdicts[&MANAGERS], own);
+        for id in 1..=6 {
+            let there = !red && merged.contains(&id);
+            let said: &[&str] = if there { &["up to date"] } else { &["not merged"] };
+            prop_assert_eq!(&world.verdicts[&id], said, "{}", id);
+        }
+        let mut wanted = merged;
+        wanted.insert(MANAGERS);
+        let wanted = if red { Contents::new() } else { wanted };
+        prop_assert_eq!(&world.commits[&world.branch], &wanted);
+    }
+
     /// The same in, the same out; and a crash anywhere, before or after what was asked for is done,
     /// changes nothing of how it ends.
     #[test]
@@ -577,6 +644,14 @@ proptest! {
             prop_assert_eq!(&plain.verdicts, &crashed.verdicts, "crash at {}", at);
         }
     }
+}
+
+#[test]
+fn what_the_manager_merged_is_tested_once_together_with_its_commit() {
+    let mut world = World::new(Truth::default(), 2, 1);
+    world.manager_merged(&BTreeSet::from([1, 2, 3]), 3);
+    world.come_to_rest();
+    assert_eq!((world.gate_runs, world.train.stacks), (1, 1));
 }
 
 #[test]

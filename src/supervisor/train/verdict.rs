@@ -20,6 +20,8 @@ pub(in crate::supervisor) enum Verdict {
     Conflict { files: Vec<(String, String)> },
     /// Merged with the branch it does not pass these gates, which the branch without it passes.
     Red { gates: Vec<GateRecord> },
+    /// The manager was asked to merge it, and `on`, which has the manager's work, does not have it.
+    NotMerged { on: CommitId },
     /// It could not be tried. It stays in the line and is tried again by itself.
     Failed { reason: String },
 }
@@ -35,6 +37,7 @@ impl Verdict {
                 ("conflict", paths.join(", "))
             }
             Self::Red { gates } => ("red", names(gates)),
+            Self::NotMerged { on } => ("not merged", format!("not in {}", on.short())),
             Self::Failed { reason } => ("failed", reason.clone()),
         }
     }

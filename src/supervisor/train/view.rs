@@ -4,11 +4,12 @@ use super::order::{Setbacks, order};
 use super::state::{Built, Run, Step};
 use crate::model::train::{
     CandidateView, EndedView, StackView, StallKind, StallView, TrainState, TrainView,
+    WithManagerView,
 };
 use crate::model::{AgentId, Timestamp};
 use crate::supervisor::Supervisor;
 use crate::supervisor::proof::remote;
-use crate::supervisor::state::{Candidate, Conflict};
+use crate::supervisor::state::{Candidate, Conflict, Phase};
 
 /// Moves of the branch under one stack from which on they are told.
 const MOVES_TOLD: u32 = 2;
@@ -31,6 +32,7 @@ impl Supervisor {
         });
         let (state, since) = state(run);
         TrainView {
+            merge_by: self.policy.merge_by.as_str().to_owned(),
             batch: self.policy.merge_batch,
             gates: self.policy.gates.clone(),
             state,
@@ -39,6 +41,11 @@ impl Supervisor {
             stack: run.map(|run| stack_view(run, &train.setbacks)),
             after: later.map(|part| part.iter().map(view).collect()).collect(),
             waiting: line.iter().map(|at| view(&merging.waiting[*at])).collect(),
+            with_manager: merging.hand_over.as_ref().map(|open| WithManagerView {
+                task: open.task.clone(),
+                since: open.since,
+                candidates: open.candidates.iter().map(view).collect(),
+            }),
             stalls: self.train_stalls(),
             recent: ended.collect(),
         }
@@ -58,6 +65,15 @@ impl Supervisor {
                 "branch `{branch}` itself is red: {gates}; work that makes nothing worse lands"
             );
             stalls.push(stall(StallKind::BranchRed, text, Some(red.since)));
+        }
+        let manager = self.fleet.agents.get(&AgentId::manager());
+        let gone = manager.filter(|manager| manager.phase == Phase::Failed);
+        if let (Some(open), Some(manager)) = (&merging.hand_over, gone) {
+            let text = format!(
+                "the manager, who is to merge ({}), was given up: {}; `orchestrator restart manager`",
+                open.task, manager.reason
+            );
+            stalls.push(stall(StallKind::WithTheManager, text, Some(manager.since)));
         }
         for candidate in merging.waiting.iter().filter(|c| train.is_put_off(c)) {
             let held = &train.put_off[&candidate.agent];
@@ -175,6 +191,7 @@ fn candidate_view(candidate: &Candidate, setbacks: &Setbacks) -> CandidateView {
 mod tests {
     use std::collections::{BTreeSet, VecDeque};
 
+    use super::super::by_manager::HandOver;
     use super::super::state::{BranchRed, PutOff, Stall};
     use super::*;
     use crate::model::{CommitId, SessionId, TaskId};
@@ -191,6 +208,8 @@ mod tests {
             title: format!("work {worker}"),
             since: at(since),
             tasks: vec![TaskId::new(format!("w{worker}-1"))],
+            by_hand: false,
+            asked: 0,
         }
     }
 
@@ -247,6 +266,29 @@ mod tests {
             .collect();
         assert_eq!(line, [("worker-2", 0), ("worker-1", 0), ("worker-3", 2)]);
         assert_eq!(kinds(&view), []);
+    }
+
+    #[test]
+    fn what_the_manager_is_to_merge_is_beside_the_line() {
+        let mut supervisor = supervisor();
+        let merging = &mut supervisor.fleet.merging;
+        merging.waiting = vec![candidate(2, 20)];
+        merging.hand_over = Some(HandOver {
+            task: TaskId::new("merge-1"),
+            since: at(30),
+            candidates: vec![candidate(1, 10)],
+            seen: true,
+        });
+        let view = supervisor.train_view();
+        let asked = view.with_manager.unwrap();
+        assert_eq!((asked.task.as_str(), asked.since), ("merge-1", at(30)));
+        assert_eq!(asked.candidates[0].agent, AgentId::worker(1));
+        assert_eq!((view.waiting.len(), view.stalls.len()), (1, 0));
+        let manager = supervisor.fleet.agents.get_mut(&AgentId::manager());
+        manager.unwrap().phase = Phase::Failed;
+        let view = supervisor.train_view();
+        assert_eq!(kinds(&view), [StallKind::WithTheManager]);
+        assert_eq!(supervisor.fleet.merge_counts().waiting, 2);
     }
 
     #[test]

@@ -105,6 +105,9 @@ impl World {
         if merging.train.run.is_some() || !merging.waiting.is_empty() {
             left.push("merges wait".to_owned());
         }
+        if merging.hand_over.is_some() {
+            left.push("the manager is to merge".to_owned());
+        }
         if !merging.conflicts.is_empty() {
             left.push("conflicts are open".to_owned());
         }
@@ -112,7 +115,11 @@ impl World {
             left.push("the branch is not pushed".to_owned());
         }
         for (agent, head) in &self.git.heads {
-            if !self.git.branch_contains(head) {
+            // The manager did not merge it, and people were told.
+            let told = merging.train.recent.iter().any(|ended| {
+                ended.agent == *agent && ended.commit == *head && ended.outcome == "not merged"
+            });
+            if !told && !self.git.branch_contains(head) {
                 left.push(format!("{agent}'s work is not merged"));
             }
         }

@@ -199,7 +199,12 @@ impl WorldGit {
         let mut top = base.clone();
         let mut members = Vec::new();
         for candidate in candidates {
-            let outcome = self.merge(&mut top, &candidate.commit);
+            let there = self.contents(&top).contains(&candidate.commit);
+            let outcome = if candidate.by_hand && !there {
+                MergeOutcome::Absent
+            } else {
+                self.merge(&mut top, &candidate.commit)
+            };
             members.push(StackMember {
                 agent: candidate.agent.clone(),
                 commit: candidate.commit.clone(),

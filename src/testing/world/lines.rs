@@ -217,6 +217,7 @@ fn merged(outcome: &MergeOutcome) -> String {
     match outcome {
         MergeOutcome::Merged { .. } => "merged".into(),
         MergeOutcome::UpToDate => "up to date".into(),
+        MergeOutcome::Absent => "not there".into(),
         MergeOutcome::Conflict { files } => {
             let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
             format!("conflict in {}", paths.join(", "))
@@ -391,6 +392,9 @@ pub(super) fn train(view: &TrainView) -> String {
     }
     for part in &view.after {
         let _ = write!(line, "; then {}", names(part));
+    }
+    if let Some(asked) = &view.with_manager {
+        let _ = write!(line, "; {} with the manager", names(&asked.candidates));
     }
     if !view.waiting.is_empty() {
         let _ = write!(line, "; line {}", names(&view.waiting));

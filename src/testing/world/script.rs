@@ -8,7 +8,7 @@ use super::behave::Turn;
 use super::{Account, World, lines};
 use crate::model::train::TrainView;
 use crate::model::{AgentId, CredentialId, Ending, Request, Timestamp, Window, Windows};
-use crate::supervisor::{Policy, PushOutcome};
+use crate::supervisor::{MergeBy, Policy, PushOutcome};
 
 /// Runs a script and renders it. Each line of the result shows an input (`>>`), an event (`<`), an
 /// action (`>`), a deadline (`@`), a reply (`=`), a notice (`!`) or a state that changed (`.`).
@@ -111,6 +111,10 @@ impl Script {
             }
             ["gates", names @ ..] => {
                 world.policy.gates = names.iter().map(|name| (*name).to_owned()).collect();
+                true
+            }
+            ["merge-by", "manager"] => {
+                world.policy.merge_by = MergeBy::Manager;
                 true
             }
             ["daemon", "starts"] => {

@@ -12,6 +12,7 @@ fn part(commit: &CommitId) -> StackPart<'static> {
         commit: commit.clone(),
         message: format!("Merge {}", commit.short()),
         edits: Vec::new(),
+        only_look: false,
     }
 }
 
@@ -143,6 +144,32 @@ fn ticks_land_with_the_work_that_claims_them_and_with_nothing_else() {
             .unwrap()
             .contains("- [x] b")
     );
+}
+
+#[test]
+fn what_is_only_looked_for_is_ticked_if_it_is_there_and_never_merged() {
+    let world = World::new();
+    let list = "- [ ] a\n- [ ] b\n";
+    world.person_pushes("WORKER_1_TASK_LIST.md", list);
+    world.store.fetch().unwrap();
+    world.store.integrate_remote().unwrap();
+    let there = world.work("worker-1", "one.txt", "1\n");
+    let absent = world.work("worker-2", "two.txt", "2\n");
+    let first = world.stack(1, &[&there]);
+    world.store.land(&first.base, &first.top).unwrap();
+    let look = |commit: &CommitId, what| StackPart {
+        edits: vec![tick(what)],
+        only_look: true,
+        ..part(commit)
+    };
+    let parts = [look(&absent, "b"), look(&there, "a")];
+    let stack = world.store.build_stack(2, &[], &parts).unwrap();
+    assert!(matches!(stack.parts[0], Stacked::Absent), "{stack:?}");
+    assert!(matches!(stack.parts[1], Stacked::UpToDate), "{stack:?}");
+    world.store.land(&stack.base, &stack.top).unwrap();
+    let ticked = world.read("WORKER_1_TASK_LIST.md").unwrap();
+    assert_eq!(ticked, "- [x] a\n- [ ] b\n");
+    assert_eq!(world.read("two.txt"), None);
 }
 
 #[test]
