@@ -457,6 +457,8 @@ fn with_nobody_running_every_command_says_how_to_start() {
     for args in [
         &["status"][..],
         &["status", "--watch"],
+        &["train"],
+        &["train", "--watch"],
         &["down"],
         &["attach", "worker-1"],
         &["logs", "worker-1"],
@@ -851,6 +853,44 @@ fn watching_in_a_pipe_prints_each_change_and_ends_with_the_supervisor() {
     assert_eq!(read(), "");
     let ran = Ran::from(child.wait_with_output().unwrap()).ended(Exit::Done);
     assert_eq!(ran.stderr, "the supervisor has ended\n");
+}
+
+#[test]
+fn the_train_is_a_table_and_json_and_watching_it_prints_its_own_changes_alone() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    let table = house.run(&["train"]).ended(Exit::Done).stdout;
+    assert!(table.contains("nothing waits"), "{table}");
+    let json = house.run(&["train", "--json"]).ended(Exit::Done).stdout;
+    let read: TrainView = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, TrainView::default());
+
+    let mut child = house
+        .command(&["train", "--watch", "--json"])
+        .spawn()
+        .unwrap();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut read = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+        line
+    };
+    let first: TrainView = serde_json::from_str(&read()).unwrap();
+    assert_eq!(first, TrainView::default());
+    // The first of these changes something else.
+    for (generation, batch) in [(2, 0), (3, 7)] {
+        supervisor.fleet.views.send_modify(|view| {
+            let mut next = FleetView::clone(view);
+            next.generation = generation;
+            next.train.batch = batch;
+            *view = Arc::new(next);
+        });
+    }
+    let second: TrainView = serde_json::from_str(&read()).unwrap();
+    assert_eq!(second.batch, 7);
+    supervisor.fleet.shutdown.cancel();
+    assert_eq!(read(), "");
+    Ran::from(child.wait_with_output().unwrap()).ended(Exit::Done);
 }
 
 #[test]

@@ -169,41 +169,47 @@ fn proven(stage: &Stage, worker: &str) -> Vec<String> {
     of_list
 }
 
+/// Merges what is named in these lines, and keeps both sides of a conflict.
+fn merge(lines: &str) -> Step {
+    let script = format!(
+        "set -e; [ -z \"$(git status --porcelain)\" ] || git commit -qam Lists
+         for commit in $(printf '%s' {lines} | grep -oE '[0-9a-f]{{40}}'); do
+           git merge --no-edit $commit || {{
+             sed -i -E '/^(<<<<<<<|=======|>>>>>>>|[|]{{7}})/d' notes.txt
+             git add notes.txt; git commit -q --no-edit; }}
+         done; git log --oneline -3; cat notes.txt"
+    );
+    Step::bash(&script, "Merge")
+}
+
 /// Both workers write at the same place. The manager first leaves out what worker 2 wrote.
 fn merging() -> Scenario {
     const WRITE: &str = "id={{id}}; id=${id%:}; echo \"line of $id\" >> notes.txt && git add notes.txt && \
          git commit -q -m \"work $id\" && git log -1 --format=%s";
-    /// Keeps both sides of a conflict.
-    const MERGE: &str = "set -e; [ -z \"$(git status --porcelain)\" ] || git commit -qam Lists
-         for commit in $(printf '%s' {{line}} | grep -oE '[0-9a-f]{40}'); do
-           git merge --no-edit $commit || {
-             sed -i -E '/^(<<<<<<<|=======|>>>>>>>|[|]{7})/d' notes.txt
-             git add notes.txt; git commit -q --no-edit; }
-         done; git log --oneline -3; cat notes.txt";
     let rule = |name: &str, when: Vec<Condition>, steps: Vec<Step>| Rule {
         name: name.into(),
         when,
         steps,
         finally: "That is that.".into(),
     };
-    let merge = || vec![Step::bash(MERGE, "Merge")];
+    // Which of the two comes first, and whether they come together, is left open.
     let asked = || Condition::text("Merge the work of worker-");
+    let before = || Condition::text("you were asked for it before");
+    let one = || pattern("- worker-1{one:line}");
+    let two = || pattern("- worker-2{two:line}");
     Scenario {
         rules: vec![
             rule(
-                "again",
-                vec![
-                    asked(),
-                    pattern("- worker-2{line:line}"),
-                    Condition::text("you were asked for it before"),
-                ],
-                merge(),
+                "both",
+                vec![asked(), before(), one(), two()],
+                vec![merge("{{one}}{{two}}")],
             ),
             rule(
-                "first",
-                vec![asked(), pattern("- worker-1{line:line}")],
-                merge(),
+                "again",
+                vec![asked(), before(), two()],
+                vec![merge("{{two}}")],
             ),
+            rule("first", vec![asked(), one()], vec![merge("{{one}}")]),
             rule("not yet", vec![asked()], Vec::new()),
             rule(
                 "write",
@@ -239,6 +245,11 @@ fn a_manager_that_merges_is_asked_again_for_what_it_left_out() {
     let notes = stage.on_remote("notes.txt").unwrap();
     assert_eq!(notes.matches("line of ").count(), 2, "{notes}");
     assert!(!notes.contains("<<<<"), "{notes}");
+
+    for list in ["WORKER_1_TASK_LIST.md", "WORKER_2_TASK_LIST.md"] {
+        let text = stage.on_remote(list).unwrap();
+        assert!(text.starts_with("- [x] "), "{list}: {text}");
+    }
 
     // Only the manager's work was ever merged into the branch.
     let subjects = ["log", "--first-parent", "--format=%s", "main"];
