@@ -68,6 +68,7 @@ const PURE: &[&str] = &[
     "model/",
     "coordination/rules.rs",
     "coordination/rules/",
+    "coordination/board/",
     "coordination/tasklist.rs",
     "coordination/tasklist/",
 ];

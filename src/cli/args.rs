@@ -7,7 +7,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::exit::Exit;
 use super::{
     attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit, explain,
-    gates, init, logs, man, rescue, restart, state, status, task, train, trash, up, view, worktree,
+    gates, init, leader, logs, man, rescue, restart, state, status, task, train, trash, up, view,
+    worker, worktree,
 };
 
 /// A process supervisor for fleets of coding agents.
@@ -84,6 +85,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     Chaos(chaos::ChaosArgs),
     Drift(drift::DriftArgs),
+    Leader(leader::LeaderArgs),
+    Worker(worker::WorkerArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     View(view::ViewArgs),

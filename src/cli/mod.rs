@@ -23,6 +23,7 @@ mod fetch;
 mod format;
 mod gates;
 mod init;
+mod leader;
 mod logs;
 mod man;
 mod output;
@@ -39,6 +40,7 @@ mod up;
 mod view;
 mod watch;
 pub mod wiring;
+mod worker;
 mod worktree;
 
 pub use args::{Cli, Command, command};

@@ -10,8 +10,8 @@ use super::context::Context;
 use super::error::Result;
 use super::{
     Error, Exit, attach, chaos, completions, config, credentials, demo, doctor, down, drift, edit,
-    explain, fetch, gates, init, logs, man, output, plan, rescue, restart, state, status, task,
-    train, trash, up, view, worktree,
+    explain, fetch, gates, init, leader, logs, man, output, plan, rescue, restart, state, status,
+    task, train, trash, up, view, worker, worktree,
 };
 
 /// Runs the program: the whole of `main`.
@@ -95,6 +95,8 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Chaos(args) => chaos::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Drift(args) => drift::run(&args).await,
+        Command::Leader(args) => leader::run(&args),
+        Command::Worker(args) => worker::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::View(args) => view::run(&context, &args).await,

@@ -1,6 +1,7 @@
 //! The one place where the command line touches the rooms that run in its own process:
 //! configuration, credentials, runtime, git store, daemon.
 
+pub(in crate::cli) mod board;
 pub(in crate::cli) mod kept;
 pub(in crate::cli) mod state;
 

@@ -2,9 +2,10 @@
 //!
 //! Called by `daemon` (the driver claims, completes and applies lists) and by the API's task
 //! routes. Every change is one conditional append on the store, so any number of processes may run
-//! this room. The rules ([`rules`], [`tasklist`], [`view`]) are pure functions; [`queue`] and
+//! this room. The rules ([`rules`], [`tasklist`], [`view`], [`board`]) are pure functions; [`queue`] and
 //! [`lists`] carry them out. Must never touch an agent, a file or a clock: time comes in.
 
+pub mod board;
 mod listing;
 pub mod lists;
 pub mod queue;
