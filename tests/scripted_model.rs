@@ -15,7 +15,9 @@ use anyhow::{Context as _, Result, ensure};
 use orchestrator::model::{AgentId, CommitId, Incarnation, ProjectId};
 use orchestrator::ports::{ContainerSpec, ExecSpec, Mount, Runtime as _};
 use orchestrator::runtime::docker::{DockerRuntime, image};
-use orchestrator::testing::sample::{self, FEATURES, WORKERS, demo_script, list_file};
+use orchestrator::testing::sample::{
+    self, AtFirst, FEATURES, Feature, WORKERS, demo_script, list_file,
+};
 use orchestrator::testing::scripted_model::{
     Answer, Answered, ModelRequest, Scenario, Script, ScriptedModel,
 };
@@ -276,11 +278,33 @@ async fn build(stage: Arc<Stage>, worker: u32) -> Result<(u32, String)> {
             said.contains("built, tested and committed"),
             "{item}: {said}"
         );
+        let mut newest = feature.commit_message;
+        if feature.at_first != AtFirst::Careful {
+            newest = mended(&stage, &agent, feature).await?;
+        }
         let subject = git(&checkout, &["log", "-1", "--format=%s"]).await?;
-        assert_eq!(subject, feature.commit_message);
+        assert_eq!(subject, newest);
         assert_clean(&checkout).await?;
     }
     Ok((worker, git(&checkout, &["rev-parse", "HEAD"]).await?))
+}
+
+/// Sends back what is not done yet, as the supervisor words it. Returns the subject of the commit that
+/// then is the newest.
+async fn mended(stage: &Stage, agent: &str, feature: &Feature) -> Result<&'static str> {
+    let (lack, subject) = match feature.at_first {
+        AtFirst::Careless { mend_message, .. } => {
+            ("Merged, your work does not pass: test.", mend_message)
+        }
+        _ => ("There is no new commit of yours.", feature.commit_message),
+    };
+    let item = feature.item;
+    let prompt = format!(
+        "You said that this is done, and something is still missing:\n\nTask t ({item}):\n- {lack}"
+    );
+    let said = stage.turn(agent, &prompt, &[]).await?;
+    ensure!(said.contains("tested and committed"), "{item}: {said}");
+    Ok(subject)
 }
 
 /// Merges one tip in the manager's checkout, with the manager's help if it conflicts.
@@ -360,7 +384,7 @@ async fn the_demo_plays_out_on_the_real_claude_code() -> Result<()> {
 async fn a_stop_hook_gives_the_next_task_to_the_same_session() -> Result<()> {
     let stage = Stage::set(demo_script().script()).await?;
     let checkout = stage.clone_for("worker-3").await?;
-    let [first, second] = [FEATURES[4], FEATURES[5]];
+    let [first, second] = [FEATURES[4], FEATURES[6]];
     let block = json!({"decision": "block", "reason": format!("Your next task:\n{}", second.item)});
     std::fs::write(stage.path("next"), block.to_string())?;
     // Hands out the task once: the second Stop finds no file and lets go.

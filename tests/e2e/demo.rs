@@ -21,7 +21,7 @@ fn the_demo_shows_everything_and_leaves_nothing() {
     let report: Value = ran.json();
     assert_eq!(report["ok"], true, "{report:#}");
     let checks = report["checks"].as_array().unwrap();
-    assert!(checks.len() >= 7, "{report:#}");
+    assert!(checks.len() >= 13, "{report:#}");
     assert!(checks.iter().all(|check| check["ok"] == true), "{report:#}");
     assert!(report["conflicts"].as_u64().unwrap() > 0);
     assert_eq!(report["conflicts"], report["resolved"]);
@@ -31,6 +31,21 @@ fn the_demo_shows_everything_and_leaves_nothing() {
         assert_eq!(mishap["recovered"], true, "{report:#}");
         assert!(mishap["seconds"].as_f64().unwrap() > 0.0, "{report:#}");
     }
+    // What was not done when it was said to be: by whom, and why.
+    let sent_back = report["sent_back"].as_array().unwrap();
+    for (agent, why) in [
+        ("worker-3", "gates that did not pass: test"),
+        ("worker-1", "no new commit"),
+    ] {
+        let same = |back: &&Value| back["agent"] == agent && back["why"][0] == why;
+        let back = sent_back.iter().find(same);
+        assert!(back.is_some_and(|back| back["to"] == agent), "{report:#}");
+    }
+    let conflict = |back: &Value| back["why"][0] == "conflicts in textstats/report.py";
+    assert!(sent_back.iter().any(conflict), "{report:#}");
+    assert_eq!(report["gates"][0]["flaky"], 1, "{report:#}");
+    assert_eq!(report["gates"][1]["flaky"], 0, "{report:#}");
+    assert!(report["gates"][1]["failed"].as_u64().unwrap() > 0);
     let agents = report["agents"].as_array().unwrap();
     assert_eq!(agents.len(), 4);
     assert_eq!(left_in(&temporary), Vec::<String>::new());

@@ -1,5 +1,6 @@
 //! What breaks in the demo, on purpose: the credential of a worker reaches its limit and a container
-//! is killed, each in the middle of a task, then the supervisor itself. How each was got over is taken from the fleet and from the model's record.
+//! is killed, each in the middle of a task, then the supervisor itself. How each was got over is taken
+//! from the fleet and from the model's record.
 
 use std::time::{Duration, Instant};
 
@@ -290,9 +291,11 @@ impl Killed {
     }
 }
 
-/// When at least two agents are in the middle of something.
+/// When at least two agents are in the middle of something, and the first gates have run: their flake is
+/// not to be cut off.
 async fn kill_supervisor(stage: &mut Stage, view: &FleetView) -> Result<Option<Absent>> {
-    if view.agents.iter().filter(|agent| at_work(agent)).count() < 2 {
+    let busy = view.agents.iter().filter(|agent| at_work(agent)).count();
+    if busy < 2 || view.merges.merged == 0 {
         return Ok(None);
     }
     output::say(&format!("  mishap    {SUPERVISOR}"));

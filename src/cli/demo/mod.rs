@@ -7,6 +7,7 @@ pub(in crate::cli) mod engine;
 pub(in crate::cli) mod interruption;
 mod mishaps;
 pub(in crate::cli) mod process;
+mod proofs;
 mod report;
 pub(in crate::cli) mod stage;
 mod watch;
@@ -14,6 +15,7 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde_json::json;
 
 use super::error::Result;
 use super::{Error, Exit, output};
@@ -27,9 +29,10 @@ use stage::{CHUNK_MS, Setting, Stage};
 ///
 /// Starts a manager and three workers, each a real Claude Code in its own container and tmux
 /// session, against a scripted model that runs inside this program. The manager plans, the workers
-/// build and commit, their branches are merged, two of them conflict and the manager resolves. A
-/// worker's credential reaches its limit, a container is killed in the middle of a task, and so is
-/// the supervisor itself; work goes on each time.
+/// build and commit, and what passes the gates is merged. Two branches conflict, one worker says
+/// "done" and has done nothing, another's work fails the tests: each is sent back to the worker whose
+/// work it is, who mends it. A gate is flaky. A worker's credential reaches its limit, a container is
+/// killed in the middle of a task, and so is the supervisor itself; work goes on each time.
 /// Exit code 1 when any of it did not happen.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -60,7 +63,8 @@ pub(super) async fn run(args: &DemoArgs) -> Result<Exit> {
         first_ms: think,
         chunk_ms: CHUNK_MS,
     });
-    let setting = Setting::new("demo", script.script())?;
+    let mut setting = Setting::new("demo", script.script())?;
+    setting.config = json!({"gates": proofs::gates()});
     let mut stage = tokio::select! {
         stage = Stage::set(setting) => stage?,
         () = interruption.came() => return Err(Interruption::error()),

@@ -1,5 +1,5 @@
-//! What happened, checked: nothing here is taken from the script, everything from the fleet, the
-//! remote repository and a test run in a container.
+//! What happened, checked: nothing here is taken from the script, everything from the fleet, its
+//! receipts and gates, the remote repository and a test run in a container.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::mishaps::{Mishap, Mishaps};
+use super::proofs::{GateRow, NotBelieved, Proofs};
 use super::stage::Stage;
 use super::watch::Watched;
 use crate::claude::launch::WORKSPACE;
@@ -26,6 +27,9 @@ pub(super) struct Report {
     pub(super) ok: bool,
     checks: Vec<Check>,
     mishaps: Vec<Mishap>,
+    /// Every claim that was not believed at first.
+    sent_back: Vec<NotBelieved>,
+    gates: Vec<GateRow>,
     tasks_done: u32,
     turns: u64,
     merges: u32,
@@ -41,10 +45,10 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Check {
-    name: &'static str,
-    ok: bool,
-    detail: String,
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    pub(super) ok: bool,
+    pub(super) detail: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +83,8 @@ impl Report {
             ok: mishap.recovered,
             detail: mishap.detail.clone(),
         }));
+        let proofs = Proofs::read(stage).await;
+        checks.extend(proofs.checks());
         checks.push(lists_check(stage));
         let head = remote_head(stage);
         checks.push(features_check(stage, head.as_ref()));
@@ -100,6 +106,8 @@ impl Report {
             ok: checks.iter().all(|check| check.ok),
             checks,
             mishaps,
+            sent_back: proofs.sent_back(),
+            gates: proofs.gate_rows(),
             tasks_done: view.map_or(0, |view| view.tasks.done),
             turns: agents.iter().map(|agent| agent.turns).sum(),
             merges: merges.merged,
@@ -153,11 +161,28 @@ impl Report {
             format!("{:.1} s", self.seconds_total),
         ]);
         let _ = writeln!(text, "{numbers}");
+        let _ = writeln!(text, "{}", self.sent_back_table());
         for check in &self.checks {
             let mark = if check.ok { "ok  " } else { "FAIL" };
             let _ = writeln!(text, "{mark} {}: {}", check.name, check.detail);
         }
         text
+    }
+
+    fn sent_back_table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_header(["said to be done", "by", "sent back, because", "then landed"]);
+        for back in &self.sent_back {
+            let landed = back.landed.as_ref().map_or("-", CommitId::short);
+            table.add_row([
+                back.title,
+                back.agent.as_str(),
+                &format!("{} (to {})", back.why.join("; "), back.to),
+                landed,
+            ]);
+        }
+        table
     }
 }
 
@@ -183,7 +208,7 @@ fn fleet_checks(view: Option<&FleetView>) -> Vec<Check> {
             detail: format!("{busy} of {all}"),
         },
         Check {
-            name: "branches conflicted and the manager resolved it",
+            name: "branches conflicted and that was resolved",
             ok: merges.conflicts > 0 && merges.resolved == merges.conflicts,
             detail: format!(
                 "{} conflicts, {} resolved",

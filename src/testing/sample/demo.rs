@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::features::{FEATURES, Feature, WORKERS};
+use super::features::{AtFirst, FEATURES, Feature, WORKERS};
 use crate::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
 
 const DIRECTION: &str = "PROJECT_DIRECTION.md";
@@ -58,9 +58,12 @@ cmp -s .reviewed PATH || cat .reviewed > PATH
 rm .reviewed
 git diff -- PATH";
 
-/// Task lists that were ticked meanwhile are committed first: a merge refuses to start over them. One
-/// that stops, now or in an attempt before, leaves `MERGE_HEAD` behind.
-const MERGE: &str = r#"[ -e "$(git rev-parse --git-path MERGE_HEAD)" ] ||
+/// What is staged, by a turn that was cut off, and task lists that were ticked meanwhile are committed
+/// first: a merge refuses to start over them. One that stops, now or in an attempt before, leaves
+/// `MERGE_HEAD` behind.
+const MERGE: &str = r#"[ -e "$(git rev-parse --git-path MERGE_HEAD)" ] || git diff --cached --quiet ||
+  git commit -q -m 'Keep what was staged'
+[ -e "$(git rev-parse --git-path MERGE_HEAD)" ] ||
   [ -z "$(git status --porcelain -- 'WORKER_*_TASK_LIST.md')" ] ||
   git commit -q -m 'Keep the task lists' -- 'WORKER_*_TASK_LIST.md'
 git merge --no-edit {{sha}} || {
@@ -83,11 +86,15 @@ pub fn list_file(worker: u32) -> String {
 /// What the scripted model does in the demo, for the manager and all workers.
 pub fn demo_script() -> Scenario {
     // A worker's task may name the direction and its list as well; the workers it does not speak of.
-    let mut rules = vec![
+    // What is sent back holds the title of its task, and so would fit the task's own rule.
+    let mend = || FEATURES.iter().filter_map(mend_rule);
+    let mut rules: Vec<Rule> = mend().map(after_merge).collect();
+    rules.extend([
         merge_rule(),
         plan_rule(&["plan again"]),
         plan_rule(&[DIRECTION, "WORKER_1_TASK_LIST.md", "3 workers"]),
-    ];
+    ]);
+    rules.extend(mend());
     rules.extend(FEATURES.iter().map(feature_rule));
     rules.push(plan_rule(&[DIRECTION, "_TASK_LIST.md"]));
     Scenario {
@@ -187,7 +194,81 @@ fn list(worker: u32) -> String {
     text
 }
 
+/// What its worker does when it is told the task.
 fn feature_rule(feature: &Feature) -> Rule {
+    let steps = match feature.at_first {
+        AtFirst::Careful | AtFirst::Careless { .. } => look_and_build(feature),
+        AtFirst::OnlySaysSo => vec![
+            Step::bash("ls textstats; git log --oneline -3", "Look at the project"),
+            Step::say(&done(feature)),
+        ],
+    };
+    rule(feature.name, vec![Condition::text(feature.item)], steps)
+}
+
+/// What its worker does when that was not believed.
+fn mend_rule(feature: &Feature) -> Option<Rule> {
+    let (lack, steps) = match feature.at_first {
+        AtFirst::Careful => return None,
+        AtFirst::OnlySaysSo => {
+            let mut steps = vec![Step::say("There is no commit of mine for it: I do it now.")];
+            steps.extend(look_and_build(feature));
+            ("There is no new commit", steps)
+        }
+        AtFirst::Careless {
+            right,
+            wrong,
+            mend_message,
+        } => (
+            "does not pass",
+            mend_steps(feature, right, wrong, mend_message),
+        ),
+    };
+    let when = vec![
+        Condition::text("You said that this is done"),
+        Condition::text(feature.item),
+        Condition::text(lack),
+    ];
+    Some(rule(&format!("{} mended", feature.name), when, steps))
+}
+
+/// The same where something else was sent back with it that does not merge.
+fn after_merge(mend: Rule) -> Rule {
+    let merge = merge_rule();
+    Rule {
+        name: format!("merge, {}", mend.name),
+        when: mend.when.into_iter().chain(merge.when).collect(),
+        steps: merge.steps.into_iter().chain(mend.steps).collect(),
+        finally: String::new(),
+    }
+}
+
+/// Steps that may have been taken before change nothing: then there is nothing to edit and to commit.
+fn mend_steps(feature: &Feature, right: &str, wrong: &str, message: &str) -> Vec<Step> {
+    let mut steps = vec![
+        Step::say("A gate fails with my work. I see what it is."),
+        Step::bash("make test", "See what fails"),
+    ];
+    let module = feature.files().first().map_or("", |(path, _)| *path);
+    steps.push(Step::read(module));
+    steps.push(Step::edit(module, wrong, right));
+    steps.push(Step::bash("make test", "Run the tests"));
+    steps.push(Step::if_error(
+        vec![Step::say("The tests still fail, so I do not commit this.")],
+        commit(
+            &commit_command("textstats tests", message),
+            "Commit the mended code",
+            &format!("{message}: mended, tested and committed."),
+        ),
+    ));
+    steps
+}
+
+fn done(feature: &Feature) -> String {
+    format!("{}: built, tested and committed.", feature.commit_message)
+}
+
+fn look_and_build(feature: &Feature) -> Vec<Step> {
     let message = feature.commit_message;
     let look = format!(
         "git log --oneline -3; ls textstats tests; git status --short -- textstats tests
@@ -213,22 +294,22 @@ fi"
         Vec::new(),
     )];
     build.extend(build_steps(feature));
-    rule(
-        feature.name,
-        vec![Condition::text(feature.item)],
-        vec![
-            Step::say("I look at the project first."),
-            Step::bash(&look, "See the project"),
-            Step::if_contains("state: built", built, build),
-        ],
-    )
+    vec![
+        Step::say("I look at the project first."),
+        Step::bash(&look, "See the project"),
+        Step::if_contains("state: built", built, build),
+    ]
 }
 
 /// New files, edits, tests, commit.
 fn build_steps(feature: &Feature) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for (path, text) in feature.files() {
-        steps.push(Step::write(path, text));
+        let text = match feature.at_first {
+            AtFirst::Careless { right, wrong, .. } => text.replace(right, wrong),
+            AtFirst::Careful | AtFirst::OnlySaysSo => text.to_owned(),
+        };
+        steps.push(Step::write(path, &text));
     }
     let mut read: Vec<&str> = Vec::new();
     for edit in feature.edits {
@@ -242,15 +323,19 @@ fn build_steps(feature: &Feature) -> Vec<Step> {
         let command = REVIEW.replace("PATH", path);
         steps.push(Step::bash(&command, "Review the change"));
     }
-    let message = feature.commit_message;
+    let commit = commit(
+        &commit_command("textstats tests", feature.commit_message),
+        "Commit the feature",
+        &done(feature),
+    );
+    if matches!(feature.at_first, AtFirst::Careless { .. }) {
+        steps.extend(commit);
+        return steps;
+    }
     steps.push(Step::bash("make test", "Run the tests"));
     steps.push(Step::if_error(
         vec![Step::say("The tests fail, so I do not commit this.")],
-        commit(
-            &commit_command("textstats tests", message),
-            "Commit the feature",
-            &format!("{message}: built, tested and committed."),
-        ),
+        commit,
     ));
     steps
 }
@@ -297,7 +382,9 @@ fn rule(name: &str, when: Vec<Condition>, steps: Vec<Step>) -> Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::scripted_model::{Answer, Block, Conversation, ModelRequest, Script as _};
+    use crate::testing::scripted_model::{
+        Answer, Block, Conversation, ModelRequest, Script as _, ToolResult,
+    };
 
     /// The name of the first rule that a text fits, seen by its first words.
     fn opening(instruction: &str) -> String {
@@ -315,6 +402,123 @@ mod tests {
             panic!("no words");
         };
         text.clone()
+    }
+
+    /// Places of the features that are not done at first.
+    const RED: usize = 6;
+    const FALSE: usize = 1;
+
+    /// As the supervisor words it.
+    fn sent_back(feature: usize, lack: &str) -> String {
+        let item = FEATURES[feature].item;
+        format!(
+            "You said that this is done, and something is still missing:\n\nTask t ({item}):\n- {lack}\n"
+        )
+    }
+
+    /// Plays a turn with a shell in the place of Claude Code; returns its last words.
+    fn play(checkout: &std::path::Path, instruction: &str) -> String {
+        let mut conversation = Conversation {
+            instruction: Some(instruction.to_owned()),
+            ..Conversation::default()
+        };
+        loop {
+            let request = ModelRequest {
+                conversation: conversation.clone(),
+                ..ModelRequest::default()
+            };
+            let Answer::Turn(turn) = demo_script().answer(&request) else {
+                panic!("an error");
+            };
+            let mut said = String::new();
+            let mut called = false;
+            for block in turn.blocks {
+                let (name, input) = match block {
+                    Block::Text(text) => {
+                        said = text;
+                        continue;
+                    }
+                    Block::ToolUse { name, input } => (name, input),
+                };
+                called = true;
+                let (text, is_error) = use_tool(checkout, &name, &input);
+                conversation.results.push(ToolResult { text, is_error });
+            }
+            if !called {
+                return said;
+            }
+        }
+    }
+
+    fn use_tool(
+        checkout: &std::path::Path,
+        name: &str,
+        input: &serde_json::Value,
+    ) -> (String, bool) {
+        let word = |key: &str| input[key].as_str().unwrap_or_default();
+        let path = checkout.join(word("file_path"));
+        match name {
+            "Bash" => {
+                let ran = std::process::Command::new("bash")
+                    .args(["-c", word("command")])
+                    .current_dir(checkout)
+                    .output()
+                    .unwrap();
+                let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+                (text, !ran.status.success())
+            }
+            "Write" => {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, word("content")).unwrap();
+                (String::new(), false)
+            }
+            "Edit" => {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let found = text.contains(word("old_string"));
+                let text = text.replace(word("old_string"), word("new_string"));
+                std::fs::write(path, text).unwrap();
+                (String::new(), !found)
+            }
+            _ => (String::new(), false),
+        }
+    }
+
+    #[test]
+    fn what_is_only_said_to_be_done_is_done_when_it_comes_back_and_then_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let shell =
+            |command: &str| use_tool(path, "Bash", &serde_json::json!({"command": command}));
+        let made = shell(
+            "git init -q -b main; git config user.name T; git config user.email t@localhost
+             mkdir tests textstats; touch tests/__init__.py textstats/__init__.py
+             printf 'test:\n\ttrue\n' > Makefile; git add .; git commit -qm First",
+        );
+        assert!(!made.1);
+        let subjects = || shell("git log --format=%s; git status --short").0;
+        let only_said = play(path, FEATURES[FALSE].item);
+        assert_eq!(subjects(), "First\n");
+        for _ in 0..2 {
+            play(path, &sent_back(FALSE, "There is no new commit of yours"));
+            assert_eq!(subjects(), "List the most frequent words\nFirst\n");
+        }
+        let merge = "run `git merge 0123456789abcdef0123456789abcdef01234567`";
+        let both = format!("{}- {merge}\n", sent_back(FALSE, "There is no new commit"));
+        let said = play(path, &both);
+        assert!(said.contains("committed already"), "{said}");
+        assert_eq!(only_said, done(&FEATURES[FALSE]));
+
+        let right = |wanted: bool| {
+            let module = std::fs::read_to_string(path.join("textstats/longest.py")).unwrap();
+            assert_eq!(module.contains("max("), wanted, "{module}");
+        };
+        play(path, FEATURES[RED].item);
+        right(false);
+        for _ in 0..2 {
+            play(path, &sent_back(RED, "your work does not pass: test"));
+            right(true);
+            assert_eq!(subjects().lines().count(), 4, "{}", subjects());
+        }
     }
 
     #[test]
@@ -339,6 +543,9 @@ mod tests {
                 "I merge",
             ),
             (format!("Run `git merge --no-ff {sha}`."), "I merge"),
+            (sent_back(0, &format!("run `git merge {sha}`")), "I merge"),
+            (sent_back(FALSE, "There is no new commit"), "There is no"),
+            (sent_back(RED, "does not pass: test"), "A gate fails"),
             ("What now?".to_owned(), "Done."),
         ] {
             assert!(opening(&instruction).starts_with(first), "{instruction}");

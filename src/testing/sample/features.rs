@@ -18,6 +18,23 @@ pub struct Feature {
     pub item: &'static str,
     pub commit_message: &'static str,
     pub edits: &'static [Edit],
+    pub at_first: AtFirst,
+}
+
+/// How its worker goes about it before anybody looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtFirst {
+    /// It builds, tests and commits.
+    Careful,
+    /// It says that it is done, and has done nothing.
+    OnlySaysSo,
+    /// It commits its module with a mistake, without running the tests. Sent back, it puts `right` in
+    /// the place of `wrong` in a commit of its own.
+    Careless {
+        right: &'static str,
+        wrong: &'static str,
+        mend_message: &'static str,
+    },
 }
 
 /// Puts `new` in the place of `old`, which the file holds exactly once.
@@ -29,7 +46,9 @@ pub struct Edit {
 }
 
 /// In the order of the lists. The first tasks of worker 1 and worker 2 add their lines at the same
-/// places of the report, so their branches conflict.
+/// places of the report, so their branches conflict. The last tasks of worker 1 and worker 3 are not done
+/// when they are said to be. A mistake is the last of a worker who is in no conflict: the tests fail on
+/// everything that comes after it.
 pub const FEATURES: &[Feature] = &[
     Feature {
         name: "sentences",
@@ -48,13 +67,15 @@ pub const FEATURES: &[Feature] = &[
                 new: "    (\"lines\", words.count_lines),\n    (\"sentences\", count_sentences),\n",
             },
         ],
+        at_first: AtFirst::Careful,
     },
     Feature {
-        name: "reading_time",
+        name: "frequent",
         worker: 1,
-        item: "Estimate the reading time in seconds at 200 words a minute in textstats/reading_time.py",
-        commit_message: "Estimate the reading time",
+        item: "List the most frequent words in textstats/frequent.py",
+        commit_message: "List the most frequent words",
         edits: &[],
+        at_first: AtFirst::OnlySaysSo,
     },
     Feature {
         name: "distinct",
@@ -73,31 +94,11 @@ pub const FEATURES: &[Feature] = &[
                 new: "    (\"lines\", words.count_lines),\n    (\"distinct words\", count_distinct_words),\n",
             },
         ],
-    },
-    Feature {
-        name: "longest",
-        worker: 2,
-        item: "Find the longest word of a text in textstats/longest.py",
-        commit_message: "Find the longest word",
-        edits: &[],
-    },
-    Feature {
-        name: "letters",
-        worker: 3,
-        item: "Count how often each letter occurs in textstats/letters.py",
-        commit_message: "Count letters",
-        edits: &[],
-    },
-    Feature {
-        name: "frequent",
-        worker: 3,
-        item: "List the most frequent words in textstats/frequent.py",
-        commit_message: "List the most frequent words",
-        edits: &[],
+        at_first: AtFirst::Careful,
     },
     Feature {
         name: "json_report",
-        worker: 3,
+        worker: 2,
         item: "Print the report as JSON on demand in textstats/json_report.py",
         commit_message: "Print the report as JSON",
         edits: &[
@@ -117,6 +118,35 @@ pub const FEATURES: &[Feature] = &[
                 new: "    print(json_report.render_json(text) if options.json else report.render(text))\n",
             },
         ],
+        at_first: AtFirst::Careful,
+    },
+    Feature {
+        name: "letters",
+        worker: 3,
+        item: "Count how often each letter occurs in textstats/letters.py",
+        commit_message: "Count letters",
+        edits: &[],
+        at_first: AtFirst::Careful,
+    },
+    Feature {
+        name: "reading_time",
+        worker: 3,
+        item: "Estimate the reading time in seconds at 200 words a minute in textstats/reading_time.py",
+        commit_message: "Estimate the reading time",
+        edits: &[],
+        at_first: AtFirst::Careful,
+    },
+    Feature {
+        name: "longest",
+        worker: 3,
+        item: "Find the longest word of a text in textstats/longest.py",
+        commit_message: "Find the longest word",
+        edits: &[],
+        at_first: AtFirst::Careless {
+            right: "max(words(text)",
+            wrong: "min(words(text)",
+            mend_message: "Take the longest word, not the shortest",
+        },
     },
 ];
 
@@ -186,6 +216,29 @@ mod tests {
             let tasks = FEATURES.iter().filter(|feature| feature.worker == worker);
             assert!(tasks.count() >= 2, "worker {worker}");
         }
+    }
+
+    #[test]
+    fn a_mistake_is_in_the_module_once_and_one_that_only_says_so_is_told_whole_when_it_is_sent_back()
+     {
+        for feature in FEATURES {
+            let (_, module) = feature.files()[0];
+            if let AtFirst::Careless { right, wrong, .. } = feature.at_first {
+                assert_eq!(module.matches(right).count(), 1);
+                assert_eq!(module.matches(wrong).count(), 0);
+            }
+            // A title is cut after 72 characters.
+            assert!(feature.at_first == AtFirst::Careful || feature.item.len() <= 72);
+        }
+        let count = |wanted: fn(&AtFirst) -> bool| {
+            let all = FEATURES.iter().map(|feature| &feature.at_first);
+            all.filter(|at_first| wanted(at_first)).count()
+        };
+        assert_eq!(count(|at_first| *at_first == AtFirst::OnlySaysSo), 1);
+        assert_eq!(
+            count(|at_first| matches!(at_first, AtFirst::Careless { .. })),
+            1
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::model::CommitId;
 
 pub use demo::{demo_script, list_file};
 pub use errands::{ERRANDS, REGISTER, errand, errand_subject, errands_script};
-pub use features::{FEATURES, Feature, WORKERS, item};
+pub use features::{AtFirst, FEATURES, Feature, WORKERS, item};
 pub use verify::{Verified, verify};
 
 /// The branch of the sample's one commit.
