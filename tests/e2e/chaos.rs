@@ -43,6 +43,21 @@ fn a_short_run_of_faults_loses_nothing_and_does_nothing_twice() {
     for none in ["lost", "doubled", "violations"] {
         assert_eq!(report[none].as_array().unwrap().len(), 0, "{report:#}");
     }
+    let notes = &report["notes"];
+    let count = |what: &str| notes[what].as_u64().unwrap();
+    assert!(count("notes") >= 4 && count("looks") >= 4, "{notes:#}");
+    assert_eq!(notes["lost"].as_array().unwrap().len(), 0, "{notes:#}");
+    let found = [
+        "in_the_branch",
+        "in_other_commits",
+        "in_snapshots",
+        "in_checkouts",
+    ];
+    assert_eq!(
+        found.map(count).iter().sum::<u64>(),
+        count("notes"),
+        "{notes:#}"
+    );
     let left: Vec<_> = std::fs::read_dir(&temporary).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
     let label = format!("label=dev.orchestrator.project={project}");

@@ -2,13 +2,15 @@
 //!
 //! The stage is that of `demo`: containers, tmux, Claude Code, git, and the supervisor as a process
 //! of its own; only the model is played. After every fault the fleet must be well again within a
-//! limit, and in the end every task must have been done exactly once, merged and pushed.
+//! limit, and in the end every task must have been done exactly once, merged and pushed, and every line
+//! that an agent ever wrote must still be there.
 
 mod blow;
 mod dice;
 mod disk;
 mod fault;
 mod ledger;
+mod notes;
 mod own_engine;
 mod report;
 mod rounds;
@@ -16,6 +18,7 @@ mod run;
 mod watcher;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -34,6 +37,7 @@ use dice::Dice;
 use disk::SmallDisk;
 use fault::{Fault, LeftOut, Means};
 use ledger::Ledger;
+use notes::{Notes, Witness};
 use own_engine::OwnEngine;
 use rounds::Rounds;
 
@@ -42,8 +46,10 @@ use rounds::Rounds;
 /// Starts a manager and workers, each a real Claude Code in its own container, against a scripted
 /// model that runs inside this program; then makes fault after fault, chosen by the seed, waits each
 /// time until the fleet is well again, and goes on handing out tasks meanwhile. In the end every
-/// task must have been done exactly once, merged and pushed. Exit code 1, with everything kept, when
-/// one was lost or done twice, an agent had two containers, or work did not go on.
+/// task must have been done exactly once, merged and pushed. Agents also take notes that nobody could
+/// write again, committed or not: each must be found in a commit, a rescue snapshot or a checkout.
+/// Exit code 1, with everything kept, when a task was lost or done twice, a note was lost, an agent had
+/// two containers, or work did not go on.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Faults:
@@ -140,6 +146,7 @@ struct Set {
     stage: Stage,
     tools: Tools,
     ledger: Ledger,
+    notes: Notes,
 }
 
 async fn set(
@@ -159,7 +166,8 @@ async fn set(
         first_ms: think,
         chunk_ms: CHUNK_MS,
     });
-    let mut setting = Setting::new("chaos", script.script())?;
+    let witness = Witness::over(script.script());
+    let mut setting = Setting::new("chaos", Arc::new(witness.clone()))?;
     let disk = if faults.contains(&Fault::Disk) {
         Some(SmallDisk::mount(setting.state())?)
     } else {
@@ -168,14 +176,16 @@ async fn set(
     let clock = setting.directory.path().join("clock-offset");
     setting.arguments = vec![format!("--clock-offset-file={}", clock.display())];
     let mut ledger = Ledger::new(args.workers);
-    let lists = ledger.first_lists(&mut errands);
-    setting.repository = Box::new(move |path| sample::create_without_direction(path, &lists));
+    let mut files = ledger.first_lists(&mut errands);
+    files.push((".gitignore".to_owned(), sample::IGNORED.to_owned()));
+    setting.repository = Box::new(move |path| sample::create_without_direction(path, &files));
     // Faults come far more often than in life: what gives up on an agent or a task that fails again
     // and again would be right to, and is tested elsewhere.
     setting.config = json!({
         "workerCount": args.workers,
         "restart": {"burst": 1000, "perDay": 1000, "maximumBackoff": "5s"},
         "tasks": {"attempts": 100},
+        "rescue": {"ignored": true, "interval": "20s"},
     });
     // One more than can be at their limit at once, most often.
     setting.credentials = (1..=3).map(credential_end).collect();
@@ -200,6 +210,7 @@ async fn set(
             clock,
         },
         ledger,
+        notes: Notes::new(witness),
     })
 }
 

@@ -8,6 +8,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::fault::{Fault, LeftOut};
+use super::notes::Kept;
 use crate::model::AgentId;
 
 /// One fault that was made.
@@ -35,6 +36,8 @@ pub(super) struct Report {
     pub(super) put_back: usize,
     pub(super) lost: Vec<String>,
     pub(super) doubled: Vec<String>,
+    /// What agents wrote, and where it is now.
+    pub(super) notes: Kept,
     /// Everything that must not be.
     pub(super) violations: Vec<String>,
     pub(super) left_out: Vec<LeftOut>,
@@ -120,6 +123,7 @@ impl Report {
             self.restarts.values().sum::<u32>(),
             self.model_requests,
         );
+        let _ = writeln!(text, "{}", self.notes);
         if self.put_back > 0 {
             let _ = writeln!(
                 text,

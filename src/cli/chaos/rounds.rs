@@ -12,6 +12,7 @@ use super::blow::{Blow, Tools};
 use super::dice::Dice;
 use super::fault::{self, Fault, LeftOut};
 use super::ledger::{Found, Ledger, Outcome};
+use super::notes::{Kept, Notes, Places};
 use super::report::{Happened, Report, summarise};
 use super::watcher::{LOOK, Watcher};
 use super::{ChaosArgs, Set};
@@ -47,12 +48,16 @@ pub(super) struct Rounds {
     stage: Stage,
     tools: Tools,
     ledger: Ledger,
+    notes: Notes,
     watcher: Watcher,
     started: Instant,
     played: u32,
     handing_out: bool,
     happened: Vec<Happened>,
     outcome: Outcome,
+    kept: Kept,
+    /// Everything that was handed out was done: nothing is on its way any more.
+    at_rest: bool,
     violations: Vec<String>,
 }
 
@@ -72,12 +77,15 @@ impl Rounds {
             stage: set.stage,
             tools: set.tools,
             ledger: set.ledger,
+            notes: set.notes,
             watcher,
             started: Instant::now(),
             played: 0,
             handing_out: true,
             happened: Vec::new(),
             outcome: Outcome::default(),
+            kept: Kept::default(),
+            at_rest: false,
             violations: Vec::new(),
         }
     }
@@ -122,6 +130,7 @@ impl Rounds {
             is_done(view, &of)
         })
         .await?;
+        self.at_rest = true;
         Ok(())
     }
 
@@ -144,6 +153,7 @@ impl Rounds {
                 tokio::time::sleep(between).await;
             }
             let view = self.watcher.view().unwrap_or(view.clone());
+            self.notes.look(&self.stage.config.state_directory)?;
             let blow = Blow::begin(
                 fault,
                 &mut self.stage,
@@ -298,7 +308,8 @@ impl Rounds {
         let all_well = self.violations.is_empty();
         loop {
             self.compare()?;
-            if self.outcome.lost.is_empty() || !all_well || Instant::now() > deadline {
+            let lost = !self.outcome.lost.is_empty() || !self.kept.lost.is_empty();
+            if !lost || !all_well || Instant::now() > deadline {
                 return Ok(());
             }
             let lists = self.lists();
@@ -311,6 +322,10 @@ impl Rounds {
     fn compare(&mut self) -> Result<()> {
         let found = Found::read(&self.stage.repository(), &self.lists(), self.workers)?;
         self.outcome = self.ledger.compare(&found);
+        self.kept = self.notes.find(&Places {
+            state: &self.stage.config.state_directory,
+            remote: &self.stage.repository(),
+        })?;
         Ok(())
     }
 
@@ -352,6 +367,11 @@ impl Rounds {
         let mut violations = self.violations.clone();
         violations.extend(lost.iter().map(|lost| format!("lost: {lost}")));
         violations.extend(doubled.iter().map(|twice| format!("done twice: {twice}")));
+        if self.at_rest {
+            // Before, one may be in a commit that is still in its agent's checkout alone.
+            let lost = self.kept.lost.iter();
+            violations.extend(lost.map(|note| format!("lost: {note}")));
+        }
         Report {
             ok: violations.is_empty(),
             seed: self.seed,
@@ -361,6 +381,7 @@ impl Rounds {
             put_back: self.ledger.put_back,
             lost,
             doubled,
+            notes: self.kept.clone(),
             violations,
             left_out,
             faults: summarise(&self.happened),

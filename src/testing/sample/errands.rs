@@ -3,6 +3,11 @@
 //!
 //! An agent that is told it was interrupted looks first, as any agent should. One that is told
 //! nothing of the kind runs the errand, whatever is there.
+//!
+//! Each errand also takes notes: lines of random digits that nobody can make a second time, in one of
+//! five states of git by the errand's number (untracked, staged and then changed, a change of a tracked
+//! file, untracked and forgotten at the end of the turn, ignored). No step ever takes a note away, so
+//! one that is gone was taken away by somebody else.
 
 use super::demo::merge_rule;
 use crate::testing::scripted_model::{Condition, Pattern, Rule, Scenario, Step};
@@ -12,6 +17,18 @@ pub const REGISTER: &str = "register.txt";
 
 /// The directory of the errands' own files.
 pub const ERRANDS: &str = "errands";
+
+/// The directory of the notes.
+pub const NOTES: &str = "notes";
+
+/// What begins the line with which a note is told, before its path and its digits.
+pub const NOTED: &str = "noted: ";
+
+/// Hexadecimal digits of a note.
+pub const NOTE_DIGITS: usize = 64;
+
+/// What the repository of the errands ignores.
+pub const IGNORED: &str = "__pycache__/\n*.pyc\n*.ignored\n";
 
 /// The text of a task: plain, so that no Markdown reader changes it.
 pub fn errand(id: &str, signs: bool) -> String {
@@ -33,6 +50,17 @@ const WITH_PATIENCE: &str = "for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1
 
 const LOOK: &str = "git log --oneline -1; git status --short | head -5; sleep 0.3";
 
+/// A try that fails, for want of room, has left what it noted where it is: each begins a file of its own.
+const NOTE: &str = "{ id={{id}} && mkdir -p notes && file=notes/$id-$(date +%s%N) \
+     && note() { digits=$(od -An -v -N32 -tx1 /dev/urandom | tr -d ' \\n') \
+        && echo $digits >> \"$1\" && echo \"noted: $1 $digits\"; } \
+     && case $((${id##*-} % 5)) in \
+     0) note $file.txt ;; \
+     1) note $file.txt && git add -- $file.txt && rm $file.txt && note $file.txt ;; \
+     2) note notes/${id%-*}.txt ;; \
+     3) note $file.left ;; \
+     4) note $file.ignored ;; esac; }";
+
 /// A Claude Code that is killed and resumed does its last command once more, by itself: what is there
 /// and not committed was made by this very turn.
 const RUN: &str = "{ { [ -s errands/{{id}}.txt ] && [ -n \"$(git status --short -- errands/{{id}}.txt)\" ]; } \
@@ -46,7 +74,9 @@ const CHECK: &str = "sleep 0.4; cat errands/{{id}}.txt";
 const COMMIT: &str = "{ git add -A -- errands \
      && { [ ! -e register.txt ] || git add -- register.txt; } \
      && { git diff --cached --quiet -- errands register.txt \
-     || git commit -q -m 'errand '{{id}}; }; }";
+     || git commit -q -m 'errand '{{id}}; } \
+     && git add -A -- . ':!*.left' \
+     && { git diff --cached --quiet || git commit -q -m 'notes of '{{id}}; }; }";
 
 /// What an interrupted agent does first: is it done? If not, what is half done is taken back.
 const LOOK_AGAIN: &str = "if git log --format=%s | grep -qx 'errand '{{id}}; then echo 'state: done'; \
@@ -54,7 +84,9 @@ const LOOK_AGAIN: &str = "if git log --format=%s | grep -qx 'errand '{{id}}; the
      if git ls-files --error-unmatch register.txt >/dev/null 2>&1; then git checkout -q HEAD -- register.txt; \
      else rm -f register.txt; fi; echo 'state: to do'; fi";
 
-const LEFTOVERS: &str = "git add -A -- . && { git diff --cached --quiet \
+/// What is staged first: it may differ from what is in the tree.
+const LEFTOVERS: &str = "{ git diff --cached --quiet || git commit -q -m 'What was staged'; } \
+     && git add -A -- . && { git diff --cached --quiet \
      || git commit -q -m 'What was left'; }; git status --short";
 
 /// What the scripted model does for errands, and for conflicts between them.
@@ -120,7 +152,10 @@ pub fn errands_script() -> Scenario {
 
 fn run_steps(signs: bool) -> Vec<Step> {
     let patiently = |command: &str| WITH_PATIENCE.replace("COMMAND", command);
-    let mut steps = vec![Step::bash(&patiently(RUN), "Run the errand")];
+    let mut steps = vec![
+        Step::bash(&patiently(NOTE), "Take notes"),
+        Step::bash(&patiently(RUN), "Run the errand"),
+    ];
     if signs {
         steps.push(Step::bash(&patiently(SIGN), "Sign the register"));
     }
@@ -145,6 +180,11 @@ mod tests {
 
     /// Plays a turn with a shell in the place of Claude Code; returns its last words.
     fn play(checkout: &Path, instruction: &str) -> String {
+        play_all(checkout, instruction).0
+    }
+
+    /// With what its commands printed.
+    fn play_all(checkout: &Path, instruction: &str) -> (String, String) {
         let mut conversation = Conversation {
             ordinal: 1,
             instruction: Some(instruction.to_owned()),
@@ -179,7 +219,8 @@ mod tests {
                 }
             }
             if !called {
-                return said;
+                let printed = conversation.results.iter().map(|result| &*result.text);
+                return (said, printed.collect());
             }
         }
     }
@@ -227,6 +268,75 @@ mod tests {
         }
     }
 
+    /// Digits of the notes in some text, by their path.
+    fn noted(text: &str) -> Vec<(String, String)> {
+        let notes = text.lines().filter_map(|line| line.strip_prefix(NOTED));
+        let split = |note: &str| {
+            note.split_once(' ')
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        };
+        notes.filter_map(split).collect()
+    }
+
+    #[test]
+    fn notes_are_taken_in_every_state_and_stay_whatever_comes() {
+        let directory = checkout();
+        let path = directory.path();
+        std::fs::write(path.join(".gitignore"), IGNORED).unwrap();
+        git(path, &["add", ".gitignore"]);
+        git(path, &["commit", "-q", "-m", "Ignore"]);
+        let mut all = Vec::new();
+        // Each is begun, cut off after its first command, and told again.
+        for number in 5..10 {
+            let id = format!("w1-{number}");
+            let Step::Bash { command, .. } = &run_steps(false)[0] else {
+                panic!("no command");
+            };
+            let ran = Command::new("bash")
+                .args(["-c", &command.replace("{{id}}", &id)])
+                .current_dir(path)
+                .output()
+                .unwrap();
+            all.extend(noted(&String::from_utf8_lossy(&ran.stdout)));
+            let text = errand(&id, number % 2 == 0);
+            let again = format!("You were interrupted, look.\n\n{text}");
+            all.extend(noted(&play_all(path, &again).1));
+        }
+        let kinds = |end: &str| all.iter().filter(|(path, _)| path.ends_with(end)).count();
+        assert_eq!(
+            (kinds(".txt"), kinds(".left"), kinds(".ignored")),
+            (8, 2, 2)
+        );
+        let status = git(path, &["status", "--short"]);
+        assert_eq!(status.lines().count(), 2, "{status}");
+        assert!(
+            status.lines().all(|line| line.contains(".left")),
+            "{status}"
+        );
+        let there = |ignored: bool| {
+            let mut text = git(path, &["log", "-p", "--format="]);
+            for file in std::fs::read_dir(path.join(NOTES)).unwrap() {
+                let file = file.unwrap().path();
+                if ignored || file.extension().is_none_or(|end| end != "ignored") {
+                    text.push_str(&std::fs::read_to_string(file).unwrap());
+                }
+            }
+            all.iter()
+                .filter(|(_, digits)| text.contains(digits.as_str()))
+                .count()
+        };
+        assert_eq!((there(true), there(false)), (all.len(), all.len() - 2));
+        let (_, digits) = &all[0];
+        assert_eq!(digits.len(), NOTE_DIGITS);
+        let mend = format!(
+            "You said that this is done.\n\nTask t ({}):\n",
+            errand("w1-8", true)
+        );
+        play(path, &mend);
+        assert_eq!(git(path, &["status", "--short"]), "");
+        assert_eq!(there(true), all.len());
+    }
+
     #[test]
     fn a_command_that_is_repeated_changes_nothing() {
         let directory = checkout();
@@ -252,7 +362,8 @@ mod tests {
         }
         let register = std::fs::read_to_string(path.join(REGISTER)).unwrap();
         assert_eq!(register, "w1-2\n");
-        assert_eq!(git(path, &["log", "--format=%s"]).lines().count(), 3);
+        let log = git(path, &["log", "--format=%s"]);
+        assert_eq!(log.matches("errand").count(), 2, "{log}");
     }
 
     #[test]
@@ -269,6 +380,7 @@ mod tests {
         assert_eq!(own, "w1-2\n");
         let register = std::fs::read_to_string(path.join(REGISTER)).unwrap();
         assert_eq!(register, "w1-1\nw1-2\n");
-        assert_eq!(git(path, &["log", "--format=%s"]).lines().count(), 3);
+        let log = git(path, &["log", "--format=%s"]);
+        assert_eq!(log.matches("errand").count(), 2, "{log}");
     }
 }

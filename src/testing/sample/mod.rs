@@ -17,7 +17,9 @@ use include_dir::{Dir, DirEntry, include_dir};
 use crate::model::CommitId;
 
 pub use demo::{demo_script, list_file};
-pub use errands::{ERRANDS, REGISTER, errand, errand_subject, errands_script};
+pub use errands::{
+    ERRANDS, IGNORED, NOTE_DIGITS, NOTED, NOTES, REGISTER, errand, errand_subject, errands_script,
+};
 pub use features::{AtFirst, FEATURES, Feature, WORKERS, item};
 pub use verify::{Verified, verify};
 
