@@ -690,6 +690,20 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
             ]),
         ),
         (
+            "a conflict of what the manager merged, in turn",
+            with(vec![
+                Conflict(1),
+                AddTask(1),
+                TurnEnds(1),
+                TurnEndsIdle(1),
+                TurnEndsIdle(1),
+                Conflict(0),
+                TurnEnds(0),
+                TurnEnds(0),
+                Tick(1),
+            ]),
+        ),
+        (
             FAILING[1],
             with(vec![
                 AddTask(1),

@@ -90,6 +90,10 @@ impl Supervisor {
             if self.in_play(&task) || !self.fleet.merging.conflicts[&agent].seen {
                 continue;
             }
+            // It may be in what the manager has done: nothing is known before that is in the branch.
+            if agent != *id && self.is_on_its_way(id) {
+                continue;
+            }
             let Some(conflict) = self.fleet.merging.conflicts.remove(&agent) else {
                 continue;
             };
@@ -127,6 +131,13 @@ impl Supervisor {
                 });
             }
         }
+    }
+
+    /// It waits for the train, is in it, or has to be mended before it may go in again.
+    fn is_on_its_way(&self, id: &AgentId) -> bool {
+        let merging = &self.fleet.merging;
+        let mut all = merging.waiting.iter().chain(merging.train.members());
+        merging.conflicts.contains_key(id) || all.any(|candidate| candidate.agent == *id)
     }
 
     /// What was asked about a commit counts for the one that was to mend it.

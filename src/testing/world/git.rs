@@ -154,6 +154,9 @@ impl WorldGit {
         let commit = self.commit(&parents);
         self.resolutions
             .insert(commit.clone(), self.contents(&commit));
+        if let Some(path) = self.conflicts_on_demand.remove(agent.as_str()) {
+            self.conflicting.insert(commit.clone(), path);
+        }
         self.mends_or_breaks(agent.as_str(), &commit);
         self.heads.insert(agent.clone(), commit);
     }
@@ -179,7 +182,7 @@ impl WorldGit {
         let (ours, theirs) = (self.contents(into), self.contents(commit));
         let resolved = |c: &CommitId| {
             let by_hand = |(id, holds): (&CommitId, &Contents)| {
-                holds.contains(c) && (theirs.contains(id) || ours.contains(id))
+                id != c && holds.contains(c) && (theirs.contains(id) || ours.contains(id))
             };
             self.resolutions.iter().any(by_hand)
         };
