@@ -17,7 +17,7 @@ use orchestrator::cli::Exit;
 use orchestrator::client::registry::{self, Entry};
 use orchestrator::control::{
     ControlError, ControlPort, Ending, GateRequest, GateStream, Refusal, Reply, Request,
-    StatusReport, TaskPort,
+    StatusReport, TaskPort, TreeReport,
 };
 use orchestrator::coordination::Queue;
 use orchestrator::daemon::{SystemClock, SystemEntropy, TaskDoor};
@@ -133,6 +133,11 @@ impl ControlPort for Fleet {
                 reason: format!("there is no agent `{agent}`"),
                 hint: Some("there are manager and worker-1".into()),
             }),
+            Request::CancelTask { task } if task.as_str() == "w1-done" => Ok(Reply::Denied {
+                code: "TASK_DONE".into(),
+                reason: "w1-done is done".into(),
+                hint: Some("`git revert` takes its commits back".into()),
+            }),
             Request::End { .. } => {
                 self.views.send_modify(|view| {
                     let mut next = FleetView::clone(view);
@@ -153,6 +158,10 @@ impl ControlPort for Fleet {
 
     async fn about(&self) -> Result<About, ControlError> {
         self.about.lock().unwrap().clone().ok_or(ControlError::Gone)
+    }
+
+    async fn tree(&self, _: TreeReport) -> Result<(), ControlError> {
+        Err(ControlError::Gone)
     }
 
     async fn status_line(&self, _: StatusReport) -> Result<String, ControlError> {
@@ -746,6 +755,29 @@ fn tasks_are_listed_shown_and_proven_and_an_unknown_one_gives_the_nearest() {
         unknown.stderr.contains("the nearest there are: w1-fails"),
         "{unknown:?}"
     );
+}
+
+#[test]
+fn a_task_is_tried_again_or_cancelled() {
+    let house = House::new();
+    let supervisor = Supervisor::start(&house, "one");
+    for (verb, id, said) in [
+        ("retry", "w1-fails", "w1-fails is tried again"),
+        ("cancel", "w1-waits", "w1-waits is cancelled"),
+    ] {
+        let ran = house.run(&["task", verb, id]).ended(Exit::Done);
+        assert!(ran.stderr.contains(said), "{ran:?}");
+        let unknown = house.run(&["task", verb, "w1-fail"]).ended(Exit::NotFound);
+        assert!(unknown.stderr.contains("w1-fails"), "{unknown:?}");
+        house.run(&["task", verb, " "]).ended(Exit::Usage);
+    }
+    let done = house
+        .run(&["task", "cancel", "w1-done"])
+        .ended(Exit::Refused);
+    assert!(done.stderr.contains("hint"), "{done:?}");
+    let asked = supervisor.fleet.asked.lock().unwrap().clone();
+    let tasks: Vec<Option<&str>> = asked.iter().map(|r| Some(r.task()?.as_str())).collect();
+    assert_eq!(tasks, [Some("w1-fails"), Some("w1-waits"), Some("w1-done")]);
 }
 
 #[test]

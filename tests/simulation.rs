@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use orchestrator::model::{
-    AgentId, CredentialId, Ending, Request, TaskStatus, Timestamp, Window, Windows,
+    AgentId, CredentialId, Ending, Request, Task, TaskId, TaskStatus, Timestamp, Window, Windows,
 };
 use orchestrator::supervisor::{Event, MergeBy, Policy, PushOutcome};
 use orchestrator::testing::world::{
@@ -63,6 +63,10 @@ enum Step {
     /// The queue gives this agent's next task to somebody else.
     ClaimIsLost(u32),
     TicksTheBranch,
+    /// The oldest open task of this agent.
+    CancelTask(u32),
+    /// Everything that has failed or was cancelled.
+    RetryTasks,
     StoreRecovers,
     Notices,
     EngineDown,
@@ -188,6 +192,22 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
             world.request(Request::Rescue { agent });
         }
         Step::ClaimIsLost(n) => world.queue.lose_next(&agent(n)),
+        Step::CancelTask(n) => {
+            let owner = Some(agent(n));
+            let open = |t: &&Task| t.owner == owner && !t.status.is_final();
+            let task = world.queue.tasks.iter().find(open).map(|t| t.id.clone());
+            if let Some(task) = task {
+                world.request(Request::CancelTask { task });
+            }
+        }
+        Step::RetryTasks => {
+            let over = |t: &&Task| matches!(t.status, TaskStatus::Failed | TaskStatus::Cancelled);
+            let over = world.queue.tasks.iter().filter(over);
+            let over: Vec<TaskId> = over.map(|t| t.id.clone()).collect();
+            for task in over {
+                world.request(Request::RetryTask { task });
+            }
+        }
         Step::TicksTheBranch => {
             let head = world.git.tick();
             world.observe(Event::BranchMoved { head });
@@ -349,6 +369,8 @@ const FAILING: [&str; 2] = [
     "a task fails for good, and the next is done",
     "claims that are never proven",
 ];
+/// The script in which a task may stay cancelled.
+const CANCELLING: &str = "tasks are cancelled and tried again";
 /// So many credentials of the pool; the login is renewed in a while.
 fn with_credentials(mut world: World, count: usize) -> World {
     world
@@ -468,11 +490,11 @@ fn pool_scripts() -> Vec<(&'static str, Vec<Step>)> {
 /// The scripts of the crash simulation.
 fn scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
-        AddTask, BackgroundEnds, Boot, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
+        AddTask, BackgroundEnds, Boot, CancelTask, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
         DaemonStarts, Detach, Dies, Drain, EngineDown, EngineStopsEverything, EngineUp, GateBreaks,
         Gates, LaunchFails, MergeFails, Notices, PasteFails, Permission, Red, RemoteMoves, Rescue,
-        RescueFails, Restart, StackFails, Starves, Stop, StoreRecovers, SwallowPastes, Tick,
-        TicksTheBranch, TurnEnds, TurnEndsDirty, TurnEndsIdle, TurnEndsInBackground,
+        RescueFails, Restart, RetryTasks, StackFails, Starves, Stop, StoreRecovers, SwallowPastes,
+        Tick, TicksTheBranch, TurnEnds, TurnEndsDirty, TurnEndsIdle, TurnEndsInBackground,
         TurnEndsUnchanged, TurnFails, Types,
     };
     let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
@@ -726,6 +748,34 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
             ]),
         ),
         (
+            CANCELLING,
+            with(vec![
+                AddTask(1),
+                AddTask(1),
+                CancelTask(1),
+                TurnEnds(1),
+                AddTask(2),
+                AddTask(2),
+                TurnEndsIdle(2),
+                CancelTask(2),
+                RetryTasks,
+                Tick(2),
+                TurnEnds(1),
+                TurnEnds(1),
+                TurnEnds(2),
+                TurnEnds(2),
+                CancelTask(1),
+                Dies(2, 137),
+                Tick(2),
+                Boot(2),
+                Tick(12),
+                TurnEnds(2),
+                RetryTasks,
+                TurnEnds(1),
+                TurnEnds(2),
+            ]),
+        ),
+        (
             FAILING[0],
             with(vec![
                 AddTask(1),
@@ -894,7 +944,9 @@ fn play(name: &str, steps: &[Step], at: Option<u64>, manner: Manner) -> (u64, Do
         panic!("`{name}`, daemon dies at {at:?}, {manner:?}:\n{left}");
     }
     let undone = world.queue.tasks.iter().find(|t| {
-        t.status != TaskStatus::Done && !(FAILING.contains(&name) && t.status == TaskStatus::Failed)
+        t.status != TaskStatus::Done
+            && !(FAILING.contains(&name) && t.status == TaskStatus::Failed)
+            && !(name == CANCELLING && t.status == TaskStatus::Cancelled)
     });
     assert!(undone.is_none(), "`{name}` at {at:?}: {undone:?}");
     (points, world.done)
@@ -1075,6 +1127,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::RescueFails),
         1 => who.clone().prop_map(Step::Rescue),
         1 => Just(Step::TicksTheBranch),
+        2 => who.clone().prop_map(Step::CancelTask),
+        1 => Just(Step::RetryTasks),
         1 => Just(Step::StoreRecovers),
         1 => Just(Step::EngineDown),
         1 => Just(Step::EngineStopsEverything),

@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::http::{Answer, Patience, Request, exchange};
+use crate::tree::Look;
 use crate::{Places, bring_up, complain, head, print, read_payload, spool};
 
 /// About one second in all: a supervisor that restarts by rename and bind is back by then.
@@ -25,6 +26,8 @@ const EVIDENCE_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) enum Weight {
     /// Must arrive, now or later.
     Event,
+    /// The same, and what is uncommitted is looked at beside it.
+    Turn,
     /// A sign of life: worth nothing later.
     Evidence,
 }
@@ -41,6 +44,9 @@ pub(crate) fn run(weight: Weight) {
     };
     let callback = callback_id(at_nanos);
     let commit = head::commit_at_head(&places.workspace);
+    let look = (weight == Weight::Turn)
+        .then(|| Look::begin(&callback))
+        .flatten();
     let result = send(
         &places,
         &callback,
@@ -50,7 +56,7 @@ pub(crate) fn run(weight: Weight) {
     );
     let why = match result {
         Ok(answer) => match answer.status {
-            200..=299 => return obey(&places, &answer),
+            200..=299 => return obey(&places, &answer, look),
             // Would be refused again; keeping it helps nobody.
             400..=499 if !matches!(answer.status, 408 | 429) => {
                 return complain(&format!(
@@ -98,7 +104,7 @@ fn send(
         request = request.header("x-head", commit);
     }
     let patience = match weight {
-        Weight::Event => Patience {
+        Weight::Event | Weight::Turn => Patience {
             pauses: &PAUSES,
             deadline: DEADLINE,
         },
@@ -111,10 +117,13 @@ fn send(
 }
 
 /// Brings the worktree up first, so that the next task starts from the newest state, then prints.
-fn obey(places: &Places, answer: &Answer) {
+fn obey(places: &Places, answer: &Answer, look: Option<Look>) {
     if let Some(order) = answer.header("x-bring-up-to") {
         match bring_up::Order::parse(order) {
             Some(order) => {
+                if let Some(look) = look {
+                    look.finish();
+                }
                 if let Err(why) = bring_up::run(&places.bring_up, &places.workspace, &order) {
                     complain(&format!("the worktree was not brought up: {why}"));
                 }

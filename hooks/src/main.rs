@@ -8,6 +8,8 @@
 //! ```text
 //! orchestrator-hook hook              one callback; the answer goes to stdout
 //! orchestrator-hook hook --evidence   the same for a sign of life: never spooled, never retried
+//! orchestrator-hook hook --tree       the same at the end of a turn: what is uncommitted is told beside it
+//! orchestrator-hook tree CALLBACK     tells it; begun by the line before
 //! orchestrator-hook status            the status line
 //! orchestrator-hook snapshot ...      keeps uncommitted work; for the supervisor, in the checkout
 //! orchestrator-hook --version
@@ -23,6 +25,7 @@ mod http;
 mod snapshot;
 mod spool;
 mod status;
+mod tree;
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -40,7 +43,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["hook"] => hook::run(hook::Weight::Event),
+        ["hook", "--tree"] => hook::run(hook::Weight::Turn),
         ["hook", "--evidence"] => hook::run(hook::Weight::Evidence),
+        ["tree", callback] => tree::run(callback),
         ["status"] => status::run(),
         ["snapshot", rest @ ..] => return take_snapshot(rest),
         ["--version"] => {
@@ -48,7 +53,8 @@ fn main() -> ExitCode {
         }
         _ => {
             complain(
-                "usage: orchestrator-hook hook [--evidence] | status | snapshot ... | --version",
+                "usage: orchestrator-hook hook [--tree | --evidence] | tree CALLBACK | status \
+                 | snapshot ... | --version",
             );
             // Not 2: Claude Code takes 2 as "block this action".
             return ExitCode::from(1);

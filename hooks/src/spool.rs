@@ -81,7 +81,7 @@ fn render(event: &Envelope<'_>) -> String {
 }
 
 /// A JSON string (RFC 8259, section 7).
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

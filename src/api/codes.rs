@@ -61,7 +61,7 @@ impl Code {
                 StatusCode::NOT_FOUND,
                 "there is nothing at this path",
                 Some(
-                    "the routes are /api/v1/health, /status, /status/stream, /about, /agents/{id}/restart, /agents/{id}/explain, /gates, /gates/run, /tasks, /tasks/{id}, /tasks/{id}/receipt, /tasks/{id}/claim, /tasks/{id}/renew, /tasks/{id}/complete, /tasks/{id}/release, /tasks/{id}/fail, /rescues, /rescues/{id}, /rescues/{id}/restore, /worktrees, /worktrees/{id}/cleanup, /plan, /fetch and /end",
+                    "the routes are /api/v1/health, /status, /status/stream, /about, /agents/{id}/restart, /agents/{id}/explain, /gates, /gates/run, /tasks, /tasks/{id}, /tasks/{id}/receipt, /tasks/{id}/retry, /tasks/{id}/cancel, /tasks/{id}/claim, /tasks/{id}/renew, /tasks/{id}/complete, /tasks/{id}/release, /tasks/{id}/fail, /rescues, /rescues/{id}, /rescues/{id}/restore, /worktrees, /worktrees/{id}/cleanup, /plan, /fetch and /end",
                 ),
             ),
             Self::MethodNotAllowed => (

@@ -74,6 +74,11 @@ pub fn router(control: Control, access: Access) -> Router {
                 &format!("{prefix}/tasks/{{id}}/receipt"),
                 get(tasks::receipt),
             )
+            .route(&format!("{prefix}/tasks/{{id}}/retry"), post(tasks::retry))
+            .route(
+                &format!("{prefix}/tasks/{{id}}/cancel"),
+                post(tasks::cancel),
+            )
             .route(&format!("{prefix}/plan"), post(handlers::plan))
             .route(&format!("{prefix}/fetch"), post(handlers::fetch))
             .route(

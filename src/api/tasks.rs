@@ -1,4 +1,4 @@
-//! Questions about tasks.
+//! Questions about tasks, and what people want of one.
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -6,8 +6,9 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 
+use super::handlers::ask;
 use super::{Code, Problem};
-use crate::control::Control;
+use crate::control::{Control, Request};
 use crate::model::TaskId;
 use crate::model::listing::{FoundTask, MOST_PER_PAGE, TaskFilter, TaskReport};
 
@@ -53,6 +54,23 @@ pub(super) async fn receipt(
         ),
         Some("a task has one when its work was proven: done, merged, gates passed".to_owned()),
     ))
+}
+
+pub(super) async fn retry(
+    State(control): State<Control>,
+    Asked(task): Asked,
+) -> Result<Response, Problem> {
+    // Names the nearest, where there is none.
+    let task = known(&control, task).await?.task.id;
+    ask(&control, Request::RetryTask { task }).await
+}
+
+pub(super) async fn cancel(
+    State(control): State<Control>,
+    Asked(task): Asked,
+) -> Result<Response, Problem> {
+    let task = known(&control, task).await?.task.id;
+    ask(&control, Request::CancelTask { task }).await
 }
 
 /// An extractor of its own, because an id that cannot be one is no task's.

@@ -13,13 +13,18 @@ pub const SOCKET_DIRECTORY: &str = "/run/orchestrator/socket";
 /// Where the helper keeps what it could not deliver.
 pub const SPOOL_DIRECTORY: &str = "/var/spool/orchestrator";
 
+/// Without it a resumed session is idle, also one whose last turn was cut off.
+const GO_ON: &str = "CLAUDE_CODE_RESUME_INTERRUPTED_TURN";
+
 /// Which conversation the process takes up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conversation {
     /// The first time. Using an id again is refused by the CLI.
     New(SessionId),
-    /// From then on. An unfinished turn goes on by itself.
+    /// From then on. It waits at its prompt, whatever its last turn was.
     Resume(SessionId),
+    /// As [`Self::Resume`], but an unfinished turn goes on by itself.
+    GoOn(SessionId),
 }
 
 /// What makes one instance different from the next.
@@ -46,7 +51,7 @@ impl Launch {
     pub fn command(&self) -> Vec<String> {
         let (flag, session) = match &self.conversation {
             Conversation::New(session) => ("--session-id", session),
-            Conversation::Resume(session) => ("--resume", session),
+            Conversation::Resume(session) | Conversation::GoOn(session) => ("--resume", session),
         };
         ["claude", "--model", &self.model, flag, session.as_str()]
             .map(str::to_owned)
@@ -69,7 +74,6 @@ impl Launch {
             ),
             ("DISABLE_AUTOUPDATER", "1".to_owned()),
             ("DISABLE_INSTALLATION_CHECKS", "1".to_owned()),
-            ("CLAUDE_CODE_RESUME_INTERRUPTED_TURN", "1".to_owned()),
             // Of the default of ten, a key's 429 or 401 makes three minutes of silence on the old
             // key before a hook tells of it; of four, about ten seconds.
             ("CLAUDE_CODE_MAX_RETRIES", "4".to_owned()),
@@ -93,6 +97,9 @@ impl Launch {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        if let Conversation::GoOn(_) = self.conversation {
+            map.insert(GO_ON.to_owned(), "1".to_owned());
+        }
         map.extend(self.environment.clone());
         map
     }
@@ -123,9 +130,22 @@ mod tests {
             "claude --model opus --session-id u"
         );
         assert_eq!(
-            launch(Conversation::Resume(id)).command().join(" "),
+            launch(Conversation::Resume(id.clone())).command().join(" "),
             "claude --model opus --resume u"
         );
+        assert_eq!(
+            launch(Conversation::GoOn(id)).command().join(" "),
+            "claude --model opus --resume u"
+        );
+    }
+
+    #[test]
+    fn only_one_that_shall_goes_on_by_itself() {
+        let id = SessionId::new("u");
+        let goes_on = |conversation| launch(conversation).environment().contains_key(GO_ON);
+        assert!(!goes_on(Conversation::New(id.clone())));
+        assert!(!goes_on(Conversation::Resume(id.clone())));
+        assert!(goes_on(Conversation::GoOn(id)));
     }
 
     #[test]

@@ -206,6 +206,12 @@ fn hooks(helper: &str) -> Value {
             {"type": "command", "command": format!("{helper} hook"), "timeout": timeout}
         ]}])
     };
+    // What is uncommitted is told beside it, without holding it up.
+    let turn = json!([{"hooks": [{
+        "type": "command",
+        "command": format!("{helper} hook --tree"),
+        "timeout": STOP_TIMEOUT_SECONDS,
+    }]}]);
     // Signs of life: nobody waits for them and none is kept for later.
     let evidence = json!([{"hooks": [{
         "type": "command",
@@ -216,7 +222,7 @@ fn hooks(helper: &str) -> Value {
     json!({
         "SessionStart": event(EVENT_TIMEOUT_SECONDS),
         "UserPromptSubmit": event(EVENT_TIMEOUT_SECONDS),
-        "Stop": event(STOP_TIMEOUT_SECONDS),
+        "Stop": turn,
         "StopFailure": event(EVENT_TIMEOUT_SECONDS),
         "Notification": event(EVENT_TIMEOUT_SECONDS),
         "PermissionRequest": event(EVENT_TIMEOUT_SECONDS),

@@ -220,6 +220,7 @@ mod tests {
             cause: "before a stop".into(),
             files: 3,
             reference: "refs/orchestrator/rescue/worker-2/1".into(),
+            left_out: 0,
         };
         let one = |agent: AgentId, configured, snapshot| WorktreeView {
             directory: format!("/state/agents/{agent}/checkout"),

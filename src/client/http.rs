@@ -175,6 +175,18 @@ impl Client {
         self.json(self.request(Method::POST, &path)).await
     }
 
+    /// A failed or cancelled task is to be done after all.
+    pub async fn retry_task(&self, id: &TaskId) -> Result<Done> {
+        let path = ["tasks", id.as_str(), "retry"];
+        self.json(self.request(Method::POST, &path)).await
+    }
+
+    /// Nobody shall do this task any more.
+    pub async fn cancel_task(&self, id: &TaskId) -> Result<Done> {
+        let path = ["tasks", id.as_str(), "cancel"];
+        self.json(self.request(Method::POST, &path)).await
+    }
+
     /// All gates, in their order, and what came of them so far.
     pub async fn gates(&self) -> Result<Vec<GateView>> {
         self.json(self.request(Method::GET, &["gates"])).await

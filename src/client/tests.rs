@@ -56,6 +56,9 @@ async fn everything_goes_around_over_the_socket() {
     assert_eq!(why.signals, crate::api::tests::fake::why().signals);
     let worker = AgentId::worker(2);
     assert_eq!(client.restart(&worker).await.unwrap(), Done::Accepted);
+    let task = "w1-fails".into();
+    assert_eq!(client.retry_task(&task).await.unwrap(), Done::Accepted);
+    assert_eq!(client.cancel_task(&task).await.unwrap(), Done::Accepted);
     assert_eq!(client.plan().await.unwrap(), Done::Accepted);
     assert_eq!(client.fetch().await.unwrap(), Done::Accepted);
     served.control.answer(Ok(Reply::AlreadySo));
@@ -64,6 +67,8 @@ async fn everything_goes_around_over_the_socket() {
         served.control.take_asked(),
         [
             Request::Restart { agent: worker },
+            Request::RetryTask { task: task.clone() },
+            Request::CancelTask { task },
             Request::Plan,
             Request::Fetch,
             Request::End {

@@ -15,8 +15,8 @@ use crate::model::listing::{FoundTask, TaskFilter, TaskPage, TaskReport};
 pub use crate::model::request::{Ending, Reply, Request};
 use crate::model::view::{FleetView, UsageView};
 use crate::model::{
-    About, AgentId, CleanedUp, Explanation, GateEvent, GateView, HookAnswer, HookReport,
-    Incarnation, RescueContent, RescueView, Restored, SessionId, TaskId, WorktreeView,
+    About, AgentId, CallbackId, CleanedUp, Explanation, GateEvent, GateView, HookAnswer,
+    HookReport, Incarnation, RescueContent, RescueView, Restored, SessionId, TaskId, WorktreeView,
 };
 
 /// Why the driver could not answer at all.
@@ -43,6 +43,10 @@ pub trait ControlPort: Send + Sync {
         report: HookReport,
         raw: serde_json::Value,
     ) -> Result<HookAnswer, ControlError>;
+
+    /// Takes what was uncommitted at the end of a turn. Not persisted, and nobody waits for what comes
+    /// of it.
+    async fn tree(&self, report: TreeReport) -> Result<(), ControlError>;
 
     /// Takes what the status line told; returns the line to show. Not persisted.
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError>;
@@ -155,6 +159,16 @@ pub struct GateRequest {
 
 /// What happens in a run of gates, as it happens.
 pub type GateStream = BoxStream<'static, GateEvent>;
+
+/// What was uncommitted when a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeReport {
+    pub agent: AgentId,
+    /// Of the Stop hook that ended it.
+    pub callback: CallbackId,
+    /// Tracked and untracked paths, bounded.
+    pub uncommitted: Vec<String>,
+}
 
 /// What Claude Code's status line told about an agent.
 #[derive(Clone, Debug, PartialEq)]

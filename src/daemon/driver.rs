@@ -326,6 +326,8 @@ impl Driver {
                 Action::Complete { .. }
                 | Action::Release { .. }
                 | Action::NoteAttempts { .. }
+                | Action::RetryTask { .. }
+                | Action::CancelTask { .. }
                 | Action::CreateTask(_)
                 | Action::ReadTaskLists => self.later.push_back(action),
                 Action::Claim { .. } => {
@@ -393,10 +395,11 @@ impl Driver {
                 ending: Ending::Detach
             }
         );
+        let found = request.task().and_then(|id| self.queue.queue.get(id));
         let mut answer = not_stored();
         let decided = self
             .decide(also, |supervisor| {
-                let (given, actions) = supervisor.request(now, request);
+                let (given, actions) = supervisor.request_about(now, request, found.as_ref());
                 answer = given;
                 actions
             })

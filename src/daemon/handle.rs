@@ -12,7 +12,7 @@ use super::program::Herald;
 use super::task_door::TaskDoor;
 use crate::control::{
     ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, StatusReport,
-    TaskPort,
+    TaskPort, TreeReport,
 };
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
 use crate::model::view::FleetView;
@@ -131,6 +131,21 @@ impl ControlPort for DriverHandle {
             answer,
         };
         self.ask(|answer| Input::Hook(call(answer))).await?
+    }
+
+    async fn tree(&self, report: TreeReport) -> Result<(), ControlError> {
+        let TreeReport {
+            agent,
+            callback,
+            uncommitted,
+        } = report;
+        let seen = Event::TreeSeen {
+            agent,
+            callback,
+            uncommitted,
+        };
+        let sent = self.inputs.send(Input::Event(seen)).await;
+        sent.map_err(|_| ControlError::Gone)
     }
 
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {

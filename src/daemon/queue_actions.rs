@@ -11,6 +11,9 @@ use crate::model::{AgentId, AttemptNote, Incarnation, TaskContext, TaskId, TaskS
 use crate::ports::ErrorKind;
 use crate::supervisor::{Action, Event, Fleet, QueueView};
 
+/// The result of a task that a person cancelled. Reading its list again does not bring it back.
+const BY_A_PERSON: &str = "cancelled by a person";
+
 const TRIED_AGAIN: &str = "it is tried again within half a minute";
 
 /// Blocked tasks named to a person; the number of all is said.
@@ -143,6 +146,15 @@ impl QueueActions {
                 }
                 None
             }
+            Action::RetryTask { task } => {
+                let reopened = self.queue.reopen(&task, now).await;
+                Some(self.settled(kept, task, reopened.map(drop)))
+            }
+            Action::CancelTask { task } => {
+                let cancelled = self.queue.cancel(&task, BY_A_PERSON, now).await;
+                events.extend(self.blocked_by(&task));
+                Some(self.settled(kept, task, cancelled.map(drop)))
+            }
             Action::CreateTask(task) => Some(self.create(now, kept, task).await),
             other => {
                 tracing::error!(?other, "not an action on the queue");
@@ -254,11 +266,15 @@ impl QueueActions {
         }
     }
 
-    /// Tasks that can not begin any more, because this one has failed.
+    /// Tasks that can not begin any more, because this one has failed or was cancelled.
     fn blocked_by(&self, task: &TaskId) -> Option<Event> {
-        let failed = self.queue.get(task)?.status == TaskStatus::Failed;
+        let ended = match self.queue.get(task)?.status {
+            TaskStatus::Failed => "has failed",
+            TaskStatus::Cancelled => "was cancelled",
+            TaskStatus::Available | TaskStatus::Claimed | TaskStatus::Done => return None,
+        };
         let waiting = self.queue.dependents(task);
-        if !failed || waiting.is_empty() {
+        if waiting.is_empty() {
             return None;
         }
         let named: Vec<&str> = waiting.iter().take(NAMED).map(TaskId::as_str).collect();
@@ -271,11 +287,11 @@ impl QueueActions {
         Some(Event::Noticed {
             agent: None,
             text: format!(
-                "blocked, because {task} has failed: {}{more}",
+                "blocked, because {task} {ended}: {}{more}",
                 named.join(", ")
             ),
             hint: Some(format!(
-                "`orchestrator task show {task}` says why it failed; what depends on it waits until it is done"
+                "`orchestrator task show {task}` says why; what depends on it waits until it is done (`orchestrator task retry {task}`)"
             )),
         })
     }
@@ -318,6 +334,25 @@ impl QueueActions {
                 Event::Noticed {
                     agent: Some(agent),
                     text: format!("the end of {task} could not be stored yet: {error}"),
+                    hint: Some(TRIED_AGAIN.to_owned()),
+                }
+            }
+        }
+    }
+
+    /// The queue's answer to a wish. One that it refuses is over too: the task is not what it was.
+    fn settled(&mut self, action: Action, task: TaskId, result: Result<(), TaskError>) -> Event {
+        match result {
+            Ok(()) => Event::TaskSettled { task },
+            Err(error) if error.kind() != ErrorKind::Transient => {
+                tracing::warn!(%task, %error, "a wish about a task was refused");
+                Event::TaskSettled { task }
+            }
+            Err(error) => {
+                self.again.push(action);
+                Event::Noticed {
+                    agent: None,
+                    text: format!("what was asked of {task} could not be stored yet: {error}"),
                     hint: Some(TRIED_AGAIN.to_owned()),
                 }
             }

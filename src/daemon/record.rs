@@ -91,6 +91,7 @@ fn same_but_agents(before: &Fleet, after: &Fleet) -> bool {
         engine_away,
         notices,
         unknown_hooks,
+        wishes,
         late_events,
     } = before;
     *merging == after.merging
@@ -101,6 +102,7 @@ fn same_but_agents(before: &Fleet, after: &Fleet) -> bool {
         && *branch_head == after.branch_head
         && *notices == after.notices
         && *unknown_hooks == after.unknown_hooks
+        && *wishes == after.wishes
         && *late_events == after.late_events
 }
 

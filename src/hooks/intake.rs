@@ -3,15 +3,20 @@
 use axum::body::{self, Body};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
 use crate::claude::payload;
 use crate::claude::{self, ParsedHook};
+use crate::control::TreeReport;
 use crate::model::{AgentId, CallbackId, CommitId, HookReport, Incarnation};
 
 const MAX_HEADER_BYTES: usize = 64;
+/// Of a tree, and of each of its paths in characters; as the helper tells them.
+const MAX_PATHS: usize = 50;
+const MAX_PATH: usize = 500;
 
 /// What the headers tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,6 +131,32 @@ pub(super) fn understand(agent: &AgentId, told: Told, body: &[u8]) -> Result<Cal
         },
         event,
         raw,
+    })
+}
+
+#[derive(Deserialize)]
+struct Tree {
+    uncommitted: Vec<String>,
+}
+
+/// What was uncommitted at a Stop, cut to what the helper tells at most.
+pub(super) fn understand_tree(
+    agent: AgentId,
+    told: Told,
+    body: &[u8],
+) -> Result<TreeReport, Problem> {
+    let callback = told
+        .callback
+        .ok_or_else(|| bad_header("x-callback-id", "there; it is that of the Stop hook"))?;
+    let tree: Tree = serde_json::from_slice(body)
+        .map_err(|error| Problem::new(Code::BadPayload, error.to_string()))?;
+    let paths = tree.uncommitted.into_iter().take(MAX_PATHS);
+    Ok(TreeReport {
+        agent,
+        callback: CallbackId::new(callback),
+        uncommitted: paths
+            .map(|path| path.chars().take(MAX_PATH).collect())
+            .collect(),
     })
 }
 

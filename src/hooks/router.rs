@@ -13,7 +13,7 @@ use axum::routing::post;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::identity::{Identity, TokenLookup, check_token};
-use super::intake::{Told, read_body, understand};
+use super::intake::{Told, read_body, understand, understand_tree};
 use super::problem::{Code, Problem};
 use super::spool::Spool;
 use crate::claude::{self, StatusLine};
@@ -78,6 +78,14 @@ fn own_routes(door: Arc<Door>, caller: Caller) -> Router {
             post(
                 |State((door, caller)): State<Own>, headers: HeaderMap, body: Body| async move {
                     in_time(callback(door, Caller::clone(&caller), headers, body)).await
+                },
+            ),
+        )
+        .route(
+            "/hooks/v1/tree",
+            post(
+                |State((door, caller)): State<Own>, headers: HeaderMap, body: Body| async move {
+                    in_time(tree(door, caller.agent.clone(), headers, body)).await
                 },
             ),
         )
@@ -211,6 +219,21 @@ fn respond(caller: &Caller, event: &str, answer: &HookAnswer) -> Response {
         }
     }
     response
+}
+
+/// Only from an instance: the helper there begins to look with its Stop hook.
+async fn tree(
+    door: Arc<Door>,
+    agent: AgentId,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let _permit = enter(&door)?;
+    let told = Told::read(&headers)?;
+    let bytes = read_body(&headers, body).await?;
+    let report = understand_tree(agent, told, &bytes)?;
+    door.control.tree(report).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn status(

@@ -31,9 +31,10 @@ impl RescueCause {
         }
     }
 
-    /// What follows may put work at risk, or a person wanted it: it is kept for its whole time.
+    /// What follows may put work at risk, or a person wanted it: it is kept for its whole time. After
+    /// an unclean end of a turn its agent is told to clean up, and a receipt may name the copy.
     pub fn comes_before_a_risk(self) -> bool {
-        !matches!(self, Self::Interval | Self::TurnEnd)
+        self != Self::Interval
     }
 }
 
@@ -46,6 +47,9 @@ pub struct RescueNote {
     pub cause: String,
     pub files: u32,
     pub reference: String,
+    /// Paths it could not take; `rescue show` names them.
+    #[serde(default)]
+    pub left_out: u32,
 }
 
 impl From<&RescueView> for RescueNote {
@@ -56,6 +60,7 @@ impl From<&RescueView> for RescueNote {
             cause: view.cause.clone(),
             files: view.files,
             reference: view.reference.clone(),
+            left_out: u32::try_from(view.left_out.len()).unwrap_or(u32::MAX),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, CommitId, GateRecord, TaskId, Timestamp};
+use super::{AgentId, CommitId, GateRecord, RescueNote, TaskId, Timestamp};
 
 /// Commits kept in a receipt; their number is kept beside them.
 pub const COMMITS_KEPT: usize = 50;
@@ -35,9 +35,12 @@ pub struct Receipt {
     pub scope: Vec<String>,
     #[serde(default)]
     pub files: Vec<String>,
-    /// Where uncommitted work was kept, if the tree was not clean.
+    /// What its agent left uncommitted to the end although it was asked to mend that, bounded, and
+    /// the copy of it. Both or none: without a copy it is not done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncommitted: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rescue: Option<String>,
+    pub rescue: Option<RescueNote>,
     /// Earlier claims of the same work that were not believed.
     #[serde(default)]
     pub sent_back: Vec<SentBack>,
@@ -57,6 +60,9 @@ pub struct SentBack {
     /// Who was asked to mend it.
     pub to: AgentId,
     pub missing: Vec<Missing>,
+    /// The copy of what was uncommitted then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<RescueNote>,
 }
 
 /// What a claim lacks.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, CredentialId};
+use super::{AgentId, CredentialId, TaskId};
 
 /// What people and scripts may ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,11 @@ pub enum Request {
     Restart { agent: AgentId },
     /// Copy the uncommitted work of this agent, or of all, into the store now.
     Rescue { agent: Option<AgentId> },
+    /// Put a failed or cancelled task back into its owner's queue, with fresh attempts.
+    RetryTask { task: TaskId },
+    /// Nobody shall do this task any more. One that is being worked on is nobody's from now on; the
+    /// turn on it ends by itself.
+    CancelTask { task: TaskId },
     /// Ask the manager to plan now, whatever the cool-down says.
     Plan,
     /// Forget why a credential is not used (spent, refused, cooling): it may be tried again.
@@ -20,6 +25,21 @@ pub enum Request {
     Fetch,
     /// End the fleet.
     End { ending: Ending },
+}
+
+impl Request {
+    /// The task it is about.
+    pub fn task(&self) -> Option<&TaskId> {
+        match self {
+            Self::RetryTask { task } | Self::CancelTask { task } => Some(task),
+            Self::Restart { .. }
+            | Self::Rescue { .. }
+            | Self::Plan
+            | Self::RetryCredential { .. }
+            | Self::Fetch
+            | Self::End { .. } => None,
+        }
+    }
 }
 
 /// The three endings.

@@ -16,6 +16,10 @@ pub enum Action {
         incarnation: Incarnation,
         session: SessionId,
         resume: bool,
+        /// The turn its last life lost goes on by itself. Only with the task it holds and has begun: a
+        /// former turn could be taken for the turn of a task it was never told, or that is not its own
+        /// any more.
+        go_on: bool,
     },
     /// Open the hook door of an agent that is already running. → nothing
     Adopt {
@@ -122,6 +126,11 @@ pub enum Action {
         incarnation: Incarnation,
         past: Vec<AttemptNote>,
     },
+    /// A failed or cancelled task is to be done after all; what was tried before counts no more. →
+    /// `TaskSettled`
+    RetryTask { task: TaskId },
+    /// Nobody shall do it any more, whoever has it now. → `TaskSettled`
+    CancelTask { task: TaskId },
     /// → `QueueChanged`, `TaskCreated`
     CreateTask(NewTask),
     /// Read all task lists again, from the manager's checkout and from the branch. → `QueueChanged`

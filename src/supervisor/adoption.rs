@@ -37,6 +37,7 @@ impl Supervisor {
         };
         if first {
             self.bring_deadlines_near(now);
+            self.wish_again();
         }
         self.ready = true;
         // Stored by a daemon that ended while the engine was away.

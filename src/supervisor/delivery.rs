@@ -23,6 +23,11 @@ impl Held {
         }
     }
 
+    /// The next life goes on with it by itself.
+    pub(super) fn goes_on(&self) -> bool {
+        self.interrupted && self.begun
+    }
+
     /// What is pasted next, and awaited.
     pub(super) fn words(&self) -> &str {
         self.cut_off.as_deref().unwrap_or(&self.text)
@@ -66,12 +71,14 @@ impl Supervisor {
     /// The first candidate that nobody here is claiming, holding or finishing.
     pub(super) fn next_task(&self, id: &AgentId) -> Option<TaskId> {
         let taken = |task: &TaskId| {
-            self.fleet.agents.values().any(|agent| {
-                agent.held.as_ref().is_some_and(|held| held.task == *task)
-                    || agent.claims.iter().any(|claim| claim.task == *task)
-                    || agent.finishing.iter().any(|f| f.task == *task)
-                    || matches!(&agent.phase, Phase::Claiming { task: t, .. } if t == task)
-            })
+            let wished = self.fleet.wishes.iter().any(|wish| wish.task == *task);
+            wished
+                || self.fleet.agents.values().any(|agent| {
+                    agent.held.as_ref().is_some_and(|held| held.task == *task)
+                        || agent.claims.iter().any(|claim| claim.task == *task)
+                        || agent.finishing.iter().any(|f| f.task == *task)
+                        || matches!(&agent.phase, Phase::Claiming { task: t, .. } if t == task)
+                })
         };
         self.queue
             .candidates
@@ -143,15 +150,18 @@ impl Supervisor {
         let failures = task.failures();
         agent.held = Some(Held {
             title: texts::title(&task),
-            text: texts::task(&task, &context),
+            text: agent.tell_dropped(&task.id, texts::task(&task, &context)),
             scope: task.scope,
             after: Vec::new(),
+            from: agent.stop.clone(),
+            before: agent.uncommitted.clone(),
             fence,
             source: task.source,
             since: now,
             attempts: task.attempts,
             delivered: false,
             interrupted: false,
+            begun: false,
             failures,
             past: task.history,
             forgiven: task.forgiven,

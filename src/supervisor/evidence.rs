@@ -372,8 +372,10 @@ pub(super) fn cause_of(event: &Event) -> Cause {
         Event::Claimed { task, .. } => (None, format!("the queue gave it {}", task.id)),
         Event::ClaimLost { task, .. } => (None, format!("the queue did not give it {task}")),
         Event::TaskCreated { task, .. } => (None, format!("the queue has {task}")),
+        Event::TaskSettled { task } => (None, format!("the queue took the wish about {task}")),
         Event::TaskFinished { task, .. } => (None, format!("the queue took the end of {task}")),
         Event::QueueChanged(_) => (None, "the queue changed".into()),
+        Event::TreeSeen { .. } => (None, "what it left uncommitted was told".into()),
         Event::Rescued { .. } => (None, "its uncommitted work was copied".into()),
         Event::Imported { .. } => (None, "its commits were taken".into()),
         Event::StackBuilt { .. } | Event::GatesFinished { .. } | Event::Landed { .. } => {
@@ -406,6 +408,8 @@ pub(super) fn asked(request: &Request) -> Cause {
     let text = match request {
         Request::Restart { .. } => "a restart was asked for",
         Request::Rescue { .. } => "a snapshot was asked for",
+        Request::RetryTask { .. } => "fresh attempts were asked for",
+        Request::CancelTask { .. } => "its task was cancelled",
         Request::Plan => "planning was asked for",
         Request::RetryCredential { .. } => "a credential may be tried again",
         Request::Fetch => "a fetch was asked for",

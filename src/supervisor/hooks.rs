@@ -32,6 +32,14 @@ impl Supervisor {
         }
         self.remember(now, &report);
         let id = report.agent.clone();
+        if let HookFact::Stopped {
+            background_tasks: 0,
+            ..
+        } = report.fact
+            && let Some(agent) = self.fleet.agents.get_mut(&id)
+        {
+            agent.turn_stopped(callback.as_ref());
+        }
         if self.fleet.agents[&id].phase.is_over() {
             self.last_words(now, &id, &report.fact);
             self.answer(callback, HookAnswer::LetGo);
@@ -113,6 +121,11 @@ impl Supervisor {
         // A spooled one may be older than what the agent has by now.
         agent.lease.in_use |= !report.spooled && begins_a_turn(&report.fact);
         agent.rescuing.hook(now, &report.fact);
+        if works_on(&report.fact)
+            && let Some(held) = agent.held.as_mut().filter(|held| held.delivered)
+        {
+            held.begun = true;
+        }
         if !matches!(report.fact, HookFact::Notified { .. }) {
             agent.doubted = false;
             agent.free_looks = 0;
@@ -186,6 +199,7 @@ impl Supervisor {
         match &mut agent.held {
             Some(held) if receipt => {
                 held.delivered = true;
+                held.begun = true;
                 held.cut_off = None;
                 let reason = "its prompt hook confirmed the paste";
                 agent.enter(now, Phase::Working, reason);
@@ -236,7 +250,9 @@ impl Supervisor {
                 self.answer_with_held(now, id, callback);
                 return;
             }
-            self.import(id, None);
+            if !self.dropped_turn_ended(id) {
+                self.import(id, None);
+            }
         }
         self.next_or_let_go(now, id, callback);
     }
@@ -266,7 +282,8 @@ impl Supervisor {
             if let Some(agent) = self.fleet.agents.get_mut(id) {
                 agent.turns += 1;
             }
-            if !self.finish_delivered(now, id, last_message.clone()) {
+            if !self.finish_delivered(now, id, last_message.clone()) && !self.dropped_turn_ended(id)
+            {
                 self.import_if_new(id);
             }
         }
@@ -447,6 +464,15 @@ fn begins_a_turn(fact: &HookFact) -> bool {
                 ..
             }
     )
+}
+
+/// Only the model's answer to what it was told leads there. What its Stop says may come from before.
+fn works_on(fact: &HookFact) -> bool {
+    match fact {
+        HookFact::Activity { what } => what.starts_with("PostToolUse"),
+        HookFact::PermissionAsked { .. } | HookFact::TurnFailed { .. } => true,
+        _ => false,
+    }
 }
 
 fn fact_word(fact: &HookFact) -> &str {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::evidence::Examination;
 use crate::model::view::TaskCounts;
 use crate::model::{
-    AgentId, CommitId, CredentialId, CredentialInfo, Fault, GateRecord, HookReport, Incarnation,
-    RescueNote, Screen, SessionNote, Task, TaskId, Timestamp, Windows, Work,
+    AgentId, CallbackId, CommitId, CredentialId, CredentialInfo, Fault, GateRecord, HookReport,
+    Incarnation, RescueNote, Screen, SessionNote, Task, TaskId, Timestamp, Windows, Work,
 };
 
 /// A fact. Never denied; one of an earlier incarnation changes nothing but a counter.
@@ -130,10 +130,21 @@ pub enum Event {
         task: TaskId,
         open: bool,
     },
+    /// The queue has taken a wish about this task, or will never take it.
+    TaskSettled {
+        task: TaskId,
+    },
     /// The queue has taken a completion, a failure or a release.
     TaskFinished {
         agent: AgentId,
         task: TaskId,
+    },
+    /// What was uncommitted at the Stop with this callback: tracked or untracked paths, bounded. It may
+    /// come late, or not at all.
+    TreeSeen {
+        agent: AgentId,
+        callback: CallbackId,
+        uncommitted: Vec<String>,
     },
     /// A look at its uncommitted work that began then.
     Rescued {

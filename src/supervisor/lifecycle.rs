@@ -6,9 +6,9 @@ use super::action::{Action, ClaimFor};
 use super::canary::Signals;
 use super::input::Again;
 use super::screens::LOOK_AT_DIALOG;
-use super::state::{AfterStop, AgentState, FinishAs, Finishing, Fleet, Phase};
+use super::state::{AfterStop, AgentState, FinishAs, Finishing, Fleet, Held, Phase};
 use super::{Supervisor, texts, typed, with_jitter};
-use crate::model::{AgentId, AttemptEnd, Incarnation, Reply, Timestamp};
+use crate::model::{AgentId, AttemptEnd, Incarnation, Reply, TaskId, Timestamp};
 
 /// What `restart.perDay` counts over.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -91,6 +91,7 @@ impl Supervisor {
             incarnation,
             session: agent.session.clone(),
             resume: agent.conversed,
+            go_on: agent.held.as_ref().is_some_and(Held::goes_on),
         };
         self.act(launch);
         self.act(Action::EnsurePane { agent: id.clone() });
@@ -507,6 +508,14 @@ pub(super) fn unknown_agent(fleet: &Fleet, id: &AgentId) -> Reply {
         "UNKNOWN_AGENT",
         format!("there is no agent `{id}`"),
         Some(format!("agents: {}", known.join(", "))),
+    )
+}
+
+pub(super) fn unknown_task(task: &TaskId) -> Reply {
+    denied(
+        "UNKNOWN_TASK",
+        format!("there is no task `{task}`"),
+        Some("`orchestrator task list` lists them".into()),
     )
 }
 

@@ -45,6 +45,7 @@ mod texts;
 mod train;
 mod typed;
 mod view;
+mod wishes;
 
 pub use action::{Action, ClaimFor, NewTask, StackCandidate, WorkAsked};
 pub use canary::{Signals, Trust};
@@ -61,11 +62,12 @@ pub use proof::{Claimed, Repair};
 pub use rescue::Rescuing;
 pub use state::{AgentState, Fleet, FleetPhase, Held, Phase, Waits};
 pub use texts::TextContext;
+pub use wishes::{Dropped, Wish, WishFor};
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lifecycle::Exit;
+use lifecycle::{Exit, unknown_task};
 
 use crate::model::{AgentId, Cause, CommitId, CredentialId, Reply, Request, Timestamp};
 
@@ -130,6 +132,8 @@ impl Supervisor {
         let reply = match request {
             Request::Restart { agent } => self.request_restart(now, &agent),
             Request::Rescue { agent } => self.request_rescue(now, agent.as_ref()),
+            // Whoever asks looks the task up first: see `request_about`.
+            Request::RetryTask { task } | Request::CancelTask { task } => unknown_task(&task),
             Request::Plan => self.request_plan(now),
             Request::Fetch => self.request_fetch(now),
             Request::RetryCredential { credential } => {
@@ -137,6 +141,10 @@ impl Supervisor {
             }
             Request::End { ending } => self.request_end(now, ending),
         };
+        self.replied(now, reply)
+    }
+
+    fn replied(&mut self, now: Timestamp, reply: Reply) -> (Reply, Vec<Action>) {
         self.settle(now);
         (reply, std::mem::take(&mut self.actions))
     }
@@ -252,7 +260,13 @@ impl Supervisor {
                 self.on_claim_lost(now, &agent, &task, &reason);
             }
             Event::TaskCreated { owner, task, open } => self.on_task_created(&owner, &task, open),
+            Event::TaskSettled { task } => self.on_task_settled(&task),
             Event::TaskFinished { agent, task } => self.on_task_finished(&agent, &task),
+            Event::TreeSeen {
+                agent,
+                callback,
+                uncommitted,
+            } => self.on_tree_seen(&agent, &callback, uncommitted),
             Event::Rescued {
                 agent,
                 began,

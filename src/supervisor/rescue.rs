@@ -46,6 +46,9 @@ pub struct Rescuing {
     /// Why the newest try failed.
     #[serde(default)]
     problem: Option<String>,
+    /// The newest look found something, and `last` holds it.
+    #[serde(default)]
+    found: bool,
 }
 
 impl Rescuing {
@@ -100,6 +103,11 @@ impl Rescuing {
     /// The newest snapshot that held anything.
     pub fn last(&self) -> Option<&RescueNote> {
         self.last.as_ref()
+    }
+
+    /// The copy of what was uncommitted at the newest look; `None` if there was nothing, or it failed.
+    pub(super) fn copy_of_now(&self) -> Option<&RescueNote> {
+        self.last.as_ref().filter(|_| self.found)
     }
 
     pub(super) fn view(&self) -> KeptView {
@@ -262,6 +270,7 @@ impl Supervisor {
         let rescuing = &mut agent.rescuing;
         rescuing.asked = None;
         rescuing.tried_at = Some(now);
+        rescuing.found = matches!(outcome, RescueOutcome::Taken { .. });
         let note = match outcome {
             RescueOutcome::Failed { reason, hint } => {
                 rescuing.problem = Some(reason.clone());

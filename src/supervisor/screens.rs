@@ -6,7 +6,7 @@ use super::Supervisor;
 use super::action::Action;
 use super::canary::DEAF;
 use super::pool::LIMIT_DIALOG;
-use super::state::{Phase, QUIET};
+use super::state::{Held, Phase, QUIET};
 use crate::model::{AgentId, Incarnation, Screen, Timestamp};
 
 /// How often the first screen is looked at before a greeted agent counts as ready anyway.
@@ -186,7 +186,7 @@ impl Supervisor {
         let Phase::Starting { greeted, looks, .. } = agent.phase else {
             return;
         };
-        let interrupted = agent.held.as_ref().is_some_and(|held| held.interrupted);
+        let interrupted = agent.held.as_ref().is_some_and(Held::goes_on);
         agent.signals.first_screen(&screen);
         match screen {
             // It goes on by itself with a turn its last life lost, but draws its prompt first.
@@ -199,7 +199,7 @@ impl Supervisor {
             }
             Screen::Busy if greeted => {
                 // Without a prompt hook: it goes on by itself with the turn its last life lost.
-                if let Some(held) = agent.held.as_mut().filter(|held| held.interrupted) {
+                if let Some(held) = agent.held.as_mut().filter(|held| held.goes_on()) {
                     held.delivered = true;
                 }
                 self.found_busy(now, id);

@@ -12,10 +12,11 @@ use super::pool::{Lease, Pool};
 use super::proof::{Claimed, Repair};
 use super::rescue::Rescuing;
 use super::train::{HandOver, Train};
+use super::wishes::{Dropped, Wish};
 use crate::model::view::{MergeCounts, Notice, TaskCounts};
 use crate::model::{
-    AgentId, AttemptNote, CommitId, CredentialId, Ending, Incarnation, Receipt, Role, SessionId,
-    TaskId, TaskSource, Timestamp,
+    AgentId, AttemptNote, CallbackId, CommitId, CredentialId, Ending, Incarnation, Receipt, Role,
+    SessionId, TaskId, TaskSource, Timestamp,
 };
 
 /// A working agent that says nothing for so long is looked at: a person may have interrupted it,
@@ -47,6 +48,9 @@ pub struct Fleet {
     pub notices: Vec<Notice>,
     #[serde(default)]
     pub unknown_hooks: BTreeMap<String, u64>,
+    /// What people want of single tasks, until the queue has confirmed it.
+    #[serde(default)]
+    pub wishes: Vec<Wish>,
     /// Events of earlier incarnations that were ignored.
     #[serde(default)]
     pub late_events: u64,
@@ -156,6 +160,14 @@ pub struct AgentState {
     pub signals: Signals,
     #[serde(default)]
     pub rescuing: Rescuing,
+    /// The Stop that ended its last turn, and what was uncommitted then, once that is known.
+    #[serde(default)]
+    pub stop: Option<CallbackId>,
+    #[serde(default)]
+    pub uncommitted: Option<Vec<String>>,
+    /// Its task was cancelled under its hands, and it has not been told yet.
+    #[serde(default)]
+    pub dropped: Option<Dropped>,
 }
 
 /// A task this agent has claimed and is working on, or is about to.
@@ -171,15 +183,24 @@ pub struct Held {
     /// Where its branch was when it was told first; its work on the task comes after.
     #[serde(default)]
     pub after: Vec<CommitId>,
+    /// The Stop after which it began, and what was uncommitted then, once that is known.
+    #[serde(default)]
+    pub from: Option<CallbackId>,
+    #[serde(default)]
+    pub before: Option<Vec<String>>,
     /// What the agent is told.
     pub text: String,
     pub since: Timestamp,
     pub attempts: u32,
     /// The agent has it for sure: its Stop hook was answered with it, or its prompt receipt came.
     pub delivered: bool,
-    /// It had it in an earlier life, and may go on with it by itself.
+    /// It had it in an earlier life, and may go on with it by itself if it had `begun`.
     #[serde(default)]
     pub interrupted: bool,
+    /// Its conversation has it for sure: the prompt was confirmed, or a tool was used in its turn. The
+    /// answer to a Stop hook alone may be lost with the process.
+    #[serde(default)]
+    pub begun: bool,
     /// Attempts that ended by a cause of its own, since it was last asked for.
     #[serde(default)]
     pub failures: u32,
@@ -332,6 +353,7 @@ impl Fleet {
             engine_away: None,
             notices: Vec::new(),
             unknown_hooks: BTreeMap::new(),
+            wishes: Vec::new(),
             late_events: 0,
         }
     }
@@ -465,6 +487,9 @@ impl AgentState {
             evidence: Evidence::default(),
             signals: Signals::default(),
             rescuing: Rescuing::default(),
+            stop: None,
+            uncommitted: None,
+            dropped: None,
         }
     }
 

@@ -139,6 +139,15 @@ pub(super) fn again(text: &str) -> String {
     )
 }
 
+/// Before its next task, for an agent whose task was taken from it.
+pub(super) fn was_cancelled(task: &TaskId, title: &str) -> String {
+    format!(
+        "Before you begin: task {task} ({title}), which you worked on, was cancelled. Do not go on with \
+         it, and take back what you did for it: undo what is not committed (a copy is kept), and `git \
+         revert` your commits for it. If you find nothing of it, leave everything as it is.\n\n"
+    )
+}
+
 /// For a conversation that is whole but for the end of its last turn.
 pub(super) fn go_on(fault: &Fault) -> &'static str {
     match fault {

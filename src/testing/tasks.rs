@@ -68,6 +68,7 @@ pub fn tasks(now: Timestamp) -> View {
         gates: Vec::new(),
         scope: Vec::new(),
         files: Vec::new(),
+        uncommitted: Vec::new(),
         rescue: None,
         sent_back: Vec::new(),
     }));

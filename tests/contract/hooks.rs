@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use orchestrator::control::{
     Control, ControlError, ControlPort, GateRequest, GateStream, Refusal, Reply, Request,
-    StatusReport,
+    StatusReport, TreeReport,
 };
 use orchestrator::hooks::install::{HELPER_NAME, install};
 use orchestrator::hooks::{Drained, Identity, Spool, router, serve_socket};
@@ -49,6 +49,7 @@ struct State {
     reports: Vec<HookReport>,
     raw: Vec<Value>,
     status: Vec<StatusReport>,
+    trees: Vec<TreeReport>,
 }
 
 impl FakeDriver {
@@ -106,6 +107,11 @@ impl ControlPort for FakeDriver {
             state.raw.push(raw);
             Ok(answer)
         })
+    }
+
+    async fn tree(&self, report: TreeReport) -> Result<(), ControlError> {
+        self.with(|state| state.trees.push(report));
+        Ok(())
     }
 
     async fn status_line(&self, report: StatusReport) -> Result<String, ControlError> {
@@ -309,9 +315,13 @@ async fn feed(mut command: tokio::process::Command, stdin: &[u8]) -> Result<Outp
 
 /// Speaks HTTP by hand; returns status and body.
 async fn post(socket: &Path, headers: &str, body: &[u8]) -> Result<(u16, String)> {
+    post_to(socket, "callback", headers, body).await
+}
+
+async fn post_to(socket: &Path, route: &str, headers: &str, body: &[u8]) -> Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket).await?;
     let head = format!(
-        "POST /hooks/v1/callback HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+        "POST /hooks/v1/{route} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-length: {}\r\n{headers}\r\n",
         body.len()
     );
@@ -393,6 +403,93 @@ async fn the_worktree_is_brought_up_before_the_next_task_is_told() -> Result<()>
         fs::read_to_string(instance.path("brought-up"))?,
         format!("{COMMIT} agent/worker-1 {}\n", workspace.display())
     );
+    door.close().await
+}
+
+/// The workspace as a repository with one commit, a changed, a new and an ignored file.
+fn unclean(instance: &Instance) -> Result<()> {
+    let workspace = instance.path("workspace");
+    fs::remove_dir_all(workspace.join(".git"))?;
+    let script = "git init -q . && printf '*.log\n' > .gitignore && echo a > 'a b.txt' \
+        && git add . && git -c user.name=t -c user.email=t@t commit -q -m first \
+        && echo more >> 'a b.txt' && mkdir new && echo n > new/file && echo l > x.log";
+    let made = std::process::Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(workspace)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", instance.root.path())
+        .status()?;
+    ensure!(made.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_uncommitted_at_a_stop_is_told_before_anything_is_brought_up() -> Result<()> {
+    let instance = Instance::new()?;
+    unclean(&instance)?;
+    let door = instance.open()?;
+    instance.driver.answer(next_task(Some(COMMIT)));
+    let output = instance
+        .helper(&["hook", "--tree"], br#"{"hook_event_name": "Stop"}"#)
+        .await?;
+    assert!(output.stdout.starts_with(b"{"), "{output:?}");
+    assert!(instance.path("brought-up").exists());
+    let (callback, trees) = instance.driver.with(|state| {
+        let callback = state.reports[0].callback.clone();
+        (callback, state.trees.clone())
+    });
+    let told = TreeReport {
+        agent: AgentId::worker(1),
+        callback,
+        uncommitted: vec!["a b.txt".into(), "new/".into()],
+    };
+    assert_eq!(trees, [told]);
+    door.close().await
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_look_at_a_large_tree() -> Result<()> {
+    let instance = Instance::new()?;
+    let door = instance.open()?;
+    instance.driver.answer(next_task(None));
+    // Hangs until the test is over.
+    let bin = instance.path("bin");
+    fs::create_dir(&bin)?;
+    let git = "#!/bin/sh\ntouch \"$0.began\"\nwhile [ ! -e \"$0.over\" ]; do sleep 0.05; done\n";
+    fs::write(bin.join("git"), git)?;
+    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755))?;
+    let mut command = instance.command(&["hook", "--tree"])?;
+    command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    let output = feed(command, br#"{"hook_event_name": "Stop"}"#).await?;
+    assert!(output.stdout.starts_with(b"{"), "{output:?}");
+    tokio::time::timeout(LONG, async {
+        while !bin.join("git.began").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await?;
+    assert!(instance.driver.with(|state| state.trees.is_empty()));
+    fs::write(bin.join("git.over"), "")?;
+    door.close().await
+}
+
+#[tokio::test]
+async fn a_tree_without_its_callback_or_its_list_is_refused() -> Result<()> {
+    let instance = Instance::new()?;
+    let door = instance.open()?;
+    let socket = instance.path("socket/hooks.sock");
+    let id = "x-callback-id: a\r\n";
+    for (headers, body) in [("", "{\"uncommitted\":[]}"), (id, "{}"), (id, "[")] {
+        let (status, said) = post_to(&socket, "tree", headers, body.as_bytes()).await?;
+        assert_eq!(status, 400, "{said}");
+    }
+    let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    let body = json!({"uncommitted": many}).to_string();
+    let (status, _) = post_to(&socket, "tree", id, body.as_bytes()).await?;
+    assert_eq!(status, 204);
+    let told = instance.driver.with(|state| state.trees.clone());
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].uncommitted.len(), 50);
     door.close().await
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::control::{
     CleanUp, ControlError, ControlPort, GateRequest, GateStream, KeepingPort, Refusal, Reply,
-    Request, StatusReport, TaskPort,
+    Request, StatusReport, TaskPort, TreeReport,
 };
 use crate::model::explain::{Ahead, Change, Fact, SignalView};
 use crate::model::listing::{FoundTask, TaskFilter, TaskPage};
@@ -78,6 +78,10 @@ impl ControlPort for FakeControl {
         _report: HookReport,
         _raw: serde_json::Value,
     ) -> Result<HookAnswer, ControlError> {
+        Err(ControlError::Gone)
+    }
+
+    async fn tree(&self, _report: TreeReport) -> Result<(), ControlError> {
         Err(ControlError::Gone)
     }
 

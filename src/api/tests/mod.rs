@@ -167,6 +167,14 @@ async fn a_question_about_no_task_names_the_nearest() {
         let response = served.send(Method::GET, &format!("/api/v1/{path}")).await;
         assert_eq!(problem(response, status).await, code, "{path}");
     }
+    for path in [
+        "/api/v1/tasks/w1-wait/retry",
+        "/api/v1/tasks/w1-wait/cancel",
+    ] {
+        let response = served.send(Method::POST, path).await;
+        assert_eq!(problem(response, 404).await, "UNKNOWN_TASK", "{path}");
+    }
+    assert!(served.control.take_asked().is_empty());
     let response = served.send(Method::GET, "/api/v1/tasks/w1-wait").await;
     let body: Value = response.json().await.unwrap();
     let hint = body["hint"].as_str().unwrap();
@@ -190,6 +198,9 @@ async fn each_request_reaches_the_supervisor_as_itself() {
     served
         .send(Method::POST, "/api/v1/credentials/team.max-1/retry")
         .await;
+    for path in ["/api/v1/tasks/w1-fails/retry", "/api/tasks/w1-waits/cancel"] {
+        assert_eq!(served.send(Method::POST, path).await.status(), 202);
+    }
     let drain = served
         .request(Method::POST, "/api/v1/end")
         .json(&json!({"ending": "drain"}));
@@ -204,6 +215,12 @@ async fn each_request_reaches_the_supervisor_as_itself() {
             },
             Request::RetryCredential {
                 credential: "team.max-1".into()
+            },
+            Request::RetryTask {
+                task: "w1-fails".into()
+            },
+            Request::CancelTask {
+                task: "w1-waits".into()
             },
             Request::End {
                 ending: Ending::Drain

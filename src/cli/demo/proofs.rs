@@ -333,6 +333,7 @@ mod tests {
             at: Timestamp(1),
             to: agent.clone(),
             missing: vec![missing],
+            rescue: None,
         };
         let passed = |name| gate(name, GateOutcome::Passed, "tip", false);
         let receipt = Receipt {
@@ -351,6 +352,7 @@ mod tests {
             gates: vec![passed(FLAKY), passed(TEST)],
             scope: Vec::new(),
             files: Vec::new(),
+            uncommitted: Vec::new(),
             rescue: None,
             sent_back: missing.map(back).into_iter().collect(),
         };

@@ -193,7 +193,7 @@ impl<'s> Instance<'s> {
         }
         self.stage.runtime.remove(&self.name()).await?;
         self.incarnation = self.incarnation.next();
-        self.start(Conversation::Resume(self.session.clone())).await
+        self.start(Conversation::GoOn(self.session.clone())).await
     }
 
     /// SIGTERM; the exit code.

@@ -1,4 +1,4 @@
-//! `task`: the tasks, one of them with its attempts, and the proof that it is done.
+//! `task`: the tasks, one of them with its attempts, the proof that it is done; once more, or not at all.
 
 mod create;
 mod render;
@@ -11,11 +11,11 @@ use super::error::Result;
 use super::format::safe;
 use super::output::{self, Look};
 use super::{Error, Exit, format};
-use crate::client::Client;
+use crate::client::{Client, Done};
 use crate::model::listing::{PAGE, TaskFilter, TaskState};
 use crate::model::{AgentId, TaskId};
 
-/// Show the tasks: what waits, who works on what, how each attempt ended
+/// Show the tasks, and how each attempt ended; try one again, or cancel it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,6 +25,8 @@ Examples:
   orchestrator task create \"Write a JWT utility\" -p 1
   orchestrator task show w1-3fa9c2             its attempts, each with its cause
   orchestrator task receipt w1-3fa9c2          why it counts as done
+  orchestrator task retry w1-3fa9c2            fresh attempts for one that has failed
+  orchestrator task cancel w1-3fa9c2           nobody shall do it any more
 
 States: available; waiting (for tasks that are not done); blocked (by one that has failed or was
 cancelled); claimed; done; failed; cancelled.")]
@@ -40,6 +42,13 @@ enum Action {
     Show(OneArgs),
     /// Show why a task counts as done: its commits, where they landed, the gates that passed
     Receipt(OneArgs),
+    /// Give a failed or cancelled task fresh attempts: it goes back to its owner's queue, and the attempts
+    /// so far stay in its history
+    Retry(WishArgs),
+    /// Cancel a task that is not done. Whoever works on it ends its turn, is given other work and told to
+    /// take back what it did; uncommitted work is copied. Its box in the task list stays open, and does
+    /// not bring it back; `task retry` does, and so does ticking and unticking the box
+    Cancel(WishArgs),
 }
 
 /// Show tasks, newest first
@@ -79,6 +88,13 @@ struct OneArgs {
     json: bool,
 }
 
+/// Which one
+#[derive(Debug, Args)]
+struct WishArgs {
+    /// Its id, as `task list` and `status` show it
+    id: String,
+}
+
 fn states() -> PossibleValuesParser {
     PossibleValuesParser::new(TaskState::ALL.map(TaskState::as_str))
 }
@@ -90,6 +106,8 @@ pub(super) async fn run(context: &Context, args: &TaskArgs) -> Result<Exit> {
         Action::Create(args) => create::run(&client, args).await,
         Action::Show(args) => show(&client, args).await,
         Action::Receipt(args) => receipt(&client, args).await,
+        Action::Retry(args) => retry(&client, args).await,
+        Action::Cancel(args) => cancel(&client, args).await,
     }
 }
 
@@ -122,7 +140,7 @@ async fn list(client: &Client, args: &ListArgs) -> Result<Exit> {
 }
 
 async fn show(client: &Client, args: &OneArgs) -> Result<Exit> {
-    let report = client.task(&id(args)?).await?;
+    let report = client.task(&id(&args.id)?).await?;
     if args.json {
         output::json(&report)?;
     } else {
@@ -132,7 +150,7 @@ async fn show(client: &Client, args: &OneArgs) -> Result<Exit> {
 }
 
 async fn receipt(client: &Client, args: &OneArgs) -> Result<Exit> {
-    let receipt = client.receipt(&id(args)?).await?;
+    let receipt = client.receipt(&id(&args.id)?).await?;
     if args.json {
         output::json(&receipt)?;
     } else {
@@ -141,12 +159,30 @@ async fn receipt(client: &Client, args: &OneArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+async fn retry(client: &Client, args: &WishArgs) -> Result<Exit> {
+    let id = id(&args.id)?;
+    match client.retry_task(&id).await? {
+        Done::Accepted => output::say(&format!("{id} is tried again")),
+        Done::AlreadySo => output::say(&format!("{id} is open already; nothing was changed")),
+    }
+    Ok(Exit::Done)
+}
+
+async fn cancel(client: &Client, args: &WishArgs) -> Result<Exit> {
+    let id = id(&args.id)?;
+    match client.cancel_task(&id).await? {
+        Done::Accepted => output::say(&format!("{id} is cancelled")),
+        Done::AlreadySo => output::say(&format!("{id} is cancelled already")),
+    }
+    Ok(Exit::Done)
+}
+
 /// An empty one would be the list.
-fn id(args: &OneArgs) -> Result<TaskId> {
-    if args.id.trim().is_empty() {
+fn id(id: &str) -> Result<TaskId> {
+    if id.trim().is_empty() {
         return Err(
             Error::new(Exit::Usage, "the id is empty").hint("`orchestrator task list` lists them")
         );
     }
-    Ok(TaskId::new(safe(&args.id)))
+    Ok(TaskId::new(safe(id)))
 }

@@ -198,13 +198,18 @@ pub(super) fn receipt(receipt: &Receipt, look: &Look) -> String {
     if let Some(reason) = &receipt.no_change {
         line(&mut text, "no change", &safe(reason));
     }
-    if let Some(rescue) = &receipt.rescue {
-        line(&mut text, "kept", &safe(rescue));
-    }
-    for (name, paths) in [("may change", &receipt.scope), ("changed", &receipt.files)] {
+    for (name, paths) in [
+        ("may change", &receipt.scope),
+        ("changed", &receipt.files),
+        ("uncommitted", &receipt.uncommitted),
+    ] {
         if !paths.is_empty() {
             line(&mut text, name, &safe(&paths.join(", ")));
         }
+    }
+    if let Some(copy) = &receipt.rescue {
+        let where_to = format!("`orchestrator rescue show {}`", safe(&copy.id));
+        line(&mut text, "kept", &format!("a copy of that: {where_to}"));
     }
     if receipt.commit_count > 0 {
         let _ = writeln!(text, "\ncommits: {}", receipt.commit_count);
@@ -259,7 +264,9 @@ fn sent_back(sent: &SentBack, look: &Look) -> String {
         Missing::Merge { paths } => format!("does not merge: {}", paths.join(", ")),
     });
     let missing = safe(&missing.collect::<Vec<_>>().join("; "));
-    format!("{}, to {}: {missing}", moment(sent.at, look), sent.to)
+    let copy = sent.rescue.as_ref();
+    let copy = copy.map_or_else(String::new, |copy| format!("; copy {}", safe(&copy.id)));
+    format!("{}, to {}: {missing}{copy}", moment(sent.at, look), sent.to)
 }
 
 fn names(ids: &[TaskId]) -> String {

@@ -75,7 +75,8 @@ async fn removing_cancels_what_nobody_works_on_and_bringing_back_revives() {
     );
     let applied = show(&queue, HERE, "- [ ] a\n- [ ] b\n", at(3)).await;
     assert_eq!(applied.reopened, [id("b")]);
-    // What a person cancelled stays so.
+    // What a person cancelled stays so, however often its list is read, here or on the branch, moved,
+    // ticked, or taken out and brought back; only a tick that goes asks for it once more.
     queue.cancel(&id("b"), "by a person", at(4)).await.unwrap();
     show(&queue, HERE, "", at(5)).await;
     assert!(
@@ -84,6 +85,17 @@ async fn removing_cancels_what_nobody_works_on_and_bringing_back_revives() {
             .reopened
             .is_empty()
     );
+    for (source, text) in [
+        (TIP, "- [ ] a\n- [ ] b\n"),
+        (HERE, "- [ ] new\n- [ ] b\n"),
+        (HERE, "- [ ] b\n- [ ] new\n"),
+        (HERE, "- [x] b\n"),
+    ] {
+        show(&queue, source, text, at(7)).await;
+        assert_eq!(status(&queue, "b"), TaskStatus::Cancelled, "{text}");
+    }
+    let applied = show(&queue, HERE, "- [ ] b\n", at(8)).await;
+    assert_eq!(applied.reopened, [id("b")]);
 }
 
 #[tokio::test]

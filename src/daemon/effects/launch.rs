@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use crate::claude::launch as claude_launch;
+use crate::claude::launch::{self as claude_launch, Conversation};
 use crate::daemon::house::House;
 use crate::model::{AgentId, CredentialId, Incarnation, RescueCause, SessionId};
 use crate::ports::{ContainerSpec, ErrorKind, Mount, PortError, PortResult};
@@ -14,13 +14,19 @@ use crate::worktree::{CheckoutSpec, GitStore, Identity};
 /// Before it there was none, so nobody has to be asked.
 const FIRST_LIFE: Incarnation = Incarnation(1);
 
+/// Which conversation a life begins with, and whether it goes on with a lost turn.
+pub(super) struct TakingUp {
+    pub(super) session: SessionId,
+    pub(super) resume: bool,
+    pub(super) go_on: bool,
+}
+
 impl Shared {
     pub(super) async fn launch(
         &self,
         agent: AgentId,
         incarnation: Incarnation,
-        session: SessionId,
-        resume: bool,
+        taking_up: TakingUp,
         credential: Option<CredentialId>,
     ) {
         let turn = self.turns.of(&agent);
@@ -28,7 +34,7 @@ impl Shared {
         let launched = if stopped.is_some_and(|life| life >= incarnation) {
             Ok(Launched::never())
         } else {
-            self.try_launch(&agent, incarnation, &session, resume, credential)
+            self.try_launch(&agent, incarnation, &taking_up, credential)
                 .await
         };
         let event = match launched {
@@ -81,10 +87,10 @@ impl Shared {
         &self,
         agent: &AgentId,
         incarnation: Incarnation,
-        session: &SessionId,
-        resume: bool,
+        taking_up: &TakingUp,
         credential: Option<CredentialId>,
     ) -> PortResult<Launched> {
+        let session = &taking_up.session;
         self.ensure_checkout(agent).await?;
         let house = self.house.clone();
         let lent = credential.clone();
@@ -98,10 +104,16 @@ impl Shared {
         })?;
         let earlier = self.stop_earlier_lives(agent, incarnation).await?;
         let there = super::instance::has_transcript(&self.house, agent, session);
-        if there != resume {
+        if there != taking_up.resume {
             tracing::info!(%agent, %session, there, "the conversation is taken up by its transcript");
         }
-        let spec = container_spec(&self.house, agent, incarnation, session, there);
+        let session = session.clone();
+        let conversation = match (there, taking_up.go_on) {
+            (false, _) => Conversation::New(session),
+            (true, false) => Conversation::Resume(session),
+            (true, true) => Conversation::GoOn(session),
+        };
+        let spec = container_spec(&self.house, agent, incarnation, conversation);
         let seen = self.house.runtime.start(&spec).await?;
         self.note_in_compose_file(agent, spec).await;
         self.remove_containers(&earlier).await;
@@ -201,27 +213,25 @@ pub(in crate::daemon) fn container_spec(
     house: &House,
     agent: &AgentId,
     incarnation: Incarnation,
-    session: &SessionId,
-    resume: bool,
+    conversation: Conversation,
 ) -> ContainerSpec {
     ContainerSpec {
         settings_hash: settings_hash(house, agent),
-        ..one_life(house, agent, incarnation, session, resume)
+        ..one_life(house, agent, incarnation, conversation)
     }
 }
 
 /// Over what is the same in each life of the agent as long as the settings and this program are.
 pub(in crate::daemon) fn settings_hash(house: &House, agent: &AgentId) -> String {
-    let nobody = SessionId::new("");
-    labels::spec_hash(&one_life(house, agent, Incarnation(0), &nobody, false))
+    let nobody = Conversation::New(SessionId::new(""));
+    labels::spec_hash(&one_life(house, agent, Incarnation(0), nobody))
 }
 
 fn one_life(
     house: &House,
     agent: &AgentId,
     incarnation: Incarnation,
-    session: &SessionId,
-    resume: bool,
+    conversation: Conversation,
 ) -> ContainerSpec {
     let paths = house.paths.agent(agent);
     let launch = claude_launch::Launch {
@@ -231,11 +241,7 @@ fn one_life(
         total_workers: house.config.worker_count,
         branch: agent.to_string(),
         model: house.config.model.clone(),
-        conversation: if resume {
-            claude_launch::Conversation::Resume(session.clone())
-        } else {
-            claude_launch::Conversation::New(session.clone())
-        },
+        conversation,
         environment: house.config.environment.clone(),
     };
     let mount = |host, container: &str, read_only| Mount {

@@ -26,6 +26,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use launch::TakingUp;
+
 use super::doors::Doors;
 use super::handle::{DriverHandle, Input};
 use super::house::House;
@@ -214,9 +216,14 @@ impl Shared {
                 incarnation,
                 session,
                 resume,
+                go_on,
             } => {
-                self.launch(agent, incarnation, session, resume, credential)
-                    .await;
+                let taking_up = TakingUp {
+                    session,
+                    resume,
+                    go_on,
+                };
+                self.launch(agent, incarnation, taking_up, credential).await;
             }
             Action::Adopt { agent, incarnation } => self.adopt(&agent, incarnation).await,
             Action::EnsurePane { agent } => self.ensure_pane(&agent).await,
@@ -305,6 +312,8 @@ impl Shared {
             | Action::Complete { .. }
             | Action::Release { .. }
             | Action::NoteAttempts { .. }
+            | Action::RetryTask { .. }
+            | Action::CancelTask { .. }
             | Action::CreateTask(_)
             | Action::ReadTaskLists
             | Action::Finish { .. } => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Shared;
-use crate::claude::launch::WORKSPACE;
+use crate::claude::launch::{Conversation, WORKSPACE};
 use crate::daemon::handle::Input;
 use crate::model::{AgentId, CommitId, Incarnation, RescueCause, SessionId};
 use crate::ports::runtime::container_name;
@@ -130,9 +130,8 @@ impl Shared {
         let name = container_name(&self.house.config.project, agent, incarnation);
         match self.house.runtime.exec(&name, command).await {
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Refused) => {
-                let session = SessionId::new("");
-                let spec =
-                    super::launch::container_spec(&self.house, agent, incarnation, &session, true);
+                let nobody = Conversation::New(SessionId::new(""));
+                let spec = super::launch::container_spec(&self.house, agent, incarnation, nobody);
                 self.house.runtime.run_once(&spec, command).await
             }
             other => other,

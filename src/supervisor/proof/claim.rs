@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::super::Supervisor;
 use super::super::lifecycle::finish_action;
 use super::super::policy::Proof;
-use super::super::state::{FinishAs, Finishing, Held};
+use super::super::state::{AgentState, FinishAs, Finishing, Held};
 use super::receipt;
 use crate::model::view::UnprovenView;
 use crate::model::{
-    AgentId, AttemptNote, CommitId, Missing, Receipt, SentBack, Span, TaskId, TaskSource,
-    Timestamp, Work,
+    AgentId, AttemptNote, CallbackId, Missing, Receipt, RescueNote, SentBack, Span, TaskId,
+    TaskSource, Timestamp, Work,
 };
 
 /// What begins the line with which an agent says why it changed nothing.
@@ -43,10 +43,24 @@ pub struct Claimed {
     pub past: Vec<AttemptNote>,
     /// It lacked nothing, and is on its way into the branch.
     pub offered: bool,
+    /// The Stop of its newest turn, and what was uncommitted before that turn and is not its own.
+    #[serde(default)]
+    pub stop: Option<CallbackId>,
+    #[serde(default)]
+    pub base: Option<Vec<String>>,
+    /// What its turns left uncommitted; `None`: not known.
+    #[serde(default)]
+    pub left: Option<Vec<String>>,
+    /// The copy of what was uncommitted when it was looked at last.
+    #[serde(default)]
+    pub kept: Option<RescueNote>,
+    /// What it may leave uncommitted, because that is kept and asking did not help.
+    #[serde(default)]
+    pub tolerated: Vec<String>,
 }
 
 impl Claimed {
-    fn new(held: Held, head: Option<CommitId>, said: String, now: Timestamp) -> Self {
+    fn new(held: Held, agent: &AgentState, said: String, now: Timestamp) -> Self {
         Self {
             task: held.task,
             fence: held.fence,
@@ -58,13 +72,18 @@ impl Claimed {
             claimed_at: now,
             spans: vec![Span {
                 after: held.after,
-                head,
+                head: agent.head.clone(),
             }],
             work: None,
             missing: Vec::new(),
             sent_back: Vec::new(),
             past: held.past,
             offered: false,
+            stop: agent.stop.clone(),
+            base: held.before,
+            left: None,
+            kept: None,
+            tolerated: Vec::new(),
         }
     }
 
@@ -82,6 +101,16 @@ impl Claimed {
     /// What its agent has committed shall not be merged as it is.
     pub(super) fn holds_back(&self) -> bool {
         self.lacks() && self.missing.iter().any(|lack| *lack != Missing::Commit)
+    }
+
+    /// It lacks nothing but a clean tree, and what makes that unclean is all in a copy: which paths.
+    pub(super) fn only_leaves(&self) -> Option<&Vec<String>> {
+        let worked = self.work.as_ref().is_some_and(|work| work.commit_count > 0);
+        let copied = self.kept.as_ref().is_some_and(|kept| kept.left_out == 0);
+        match self.missing.as_slice() {
+            [Missing::CleanTree { paths }] if worked && copied => Some(paths),
+            _ => None,
+        }
     }
 
     /// In words, for people: what is being waited for.
@@ -150,8 +179,8 @@ impl Supervisor {
         // The manager plans and merges: what comes of that is seen elsewhere.
         let proof = self.policy.proof == Proof::Commit && id.worker_number().is_some();
         if proof && !repairs {
-            let head = agent.head.clone();
-            agent.claims.push(Claimed::new(held, head, said, now));
+            let claim = Claimed::new(held, agent, said, now);
+            agent.claims.push(claim);
             return;
         }
         if repairs {
@@ -215,6 +244,7 @@ impl Supervisor {
         let named = |claim: &&mut Claimed| repair.claims.contains(&claim.task);
         for claim in agent.claims.iter_mut().filter(named) {
             claim.spans.push(span.clone());
+            claim.was_mended(held.before.as_ref(), agent.stop.as_ref());
             claim.work = None;
             claim.missing.clear();
             if reason.is_some() {

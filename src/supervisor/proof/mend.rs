@@ -28,12 +28,28 @@ impl Supervisor {
             return;
         }
         let hopeless = |claim: &Claimed| claim.lacks() && claim.rounds(id) >= limit;
+        let mut tolerated = Vec::new();
+        for claim in agent.claims.iter_mut().filter(|claim| hopeless(claim)) {
+            if let Some(left) = claim.only_leaves().cloned() {
+                claim.missing.clear();
+                tolerated.push((claim.task.clone(), left.join(", "), claim.kept.clone()));
+                claim.tolerated = left;
+            }
+        }
         let claims = std::mem::take(&mut agent.claims);
         let (over, open): (Vec<Claimed>, Vec<Claimed>) = claims.into_iter().partition(hopeless);
         agent.claims = open;
         for claim in over {
             let cause = claim.awaits();
             self.give_up(now, id, claim, &cause, true);
+        }
+        for (task, left, copy) in tolerated {
+            let text = format!("{task} counts without what it leaves uncommitted: {left}");
+            let hint = copy.map(|copy| {
+                let id = copy.id;
+                format!("its receipt names the copy; see `orchestrator rescue show {id}`")
+            });
+            self.notice(now, Some(id), &text, hint);
         }
         self.send_back(now, id, "");
     }
@@ -74,6 +90,7 @@ impl Supervisor {
                 at: now,
                 to: id.clone(),
                 missing: receipt::noted(&claim.missing),
+                rescue: claim.kept.clone(),
             });
         }
         agent.repair = Some(Repair {

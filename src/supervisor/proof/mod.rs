@@ -7,12 +7,19 @@
 //!                   └── repair task ◀─┴── missing ◀────────────────┘ conflict, red gate
 //!                       of its agent, `tasks.sendBack` times; then the manager; then it has failed
 //! ```
+//!
+//! A tree that stays unclean to the last round fails nothing by itself: what was committed is tried and
+//! merged without it, and the receipt names the paths and the copy that has them. It takes both, a
+//! commit and a copy that left nothing out; else the task has failed like any other.
 
 mod claim;
 mod conflict;
 mod mend;
 mod receipt;
 mod taking;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 pub(super) use claim::NO_CHANGE;
 pub use claim::{Claimed, Repair};

@@ -21,6 +21,7 @@ pub(super) fn without_proof(agent: &AgentId, task: &TaskId, fence: u64, now: Tim
         gates: Vec::new(),
         scope: Vec::new(),
         files: Vec::new(),
+        uncommitted: Vec::new(),
         rescue: None,
         sent_back: Vec::new(),
     }
@@ -45,6 +46,8 @@ pub(super) fn of(
         gates: gates.iter().map(without_log).collect(),
         scope: claim.scope.clone(),
         files: work.files,
+        uncommitted: claim.tolerated.clone(),
+        rescue: claim.kept.clone().filter(|_| !claim.tolerated.is_empty()),
         sent_back: claim.sent_back.clone(),
         ..without_proof(agent, &claim.task, claim.fence, now)
     }

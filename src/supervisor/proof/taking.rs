@@ -52,12 +52,13 @@ impl Supervisor {
                     .into_iter()
                     .filter(|path| !texts::is_task_list(path))
                     .collect();
-                // It works on: what is uncommitted now belongs to its next task.
+                // It works on: what is uncommitted now may belong to its next task.
                 let at_rest = !more && agent.held.is_none() && agent.phase.is_at_rest();
                 if at_rest {
+                    agent.is_left_with(&left);
                     self.ask_manager_to_commit(now, id, &left);
                 }
-                self.examine(id, at_rest.then_some(&left));
+                self.examine(id, &left, at_rest);
                 self.mend(now, id);
                 if self.offer(now, id) {
                     return;
@@ -70,12 +71,14 @@ impl Supervisor {
         }
     }
 
-    /// What each claim lacks. `left`: uncommitted paths, if they can be its own.
-    fn examine(&mut self, id: &AgentId, left: Option<&Vec<String>>) {
+    /// What each claim lacks. `uncommitted`: paths in the checkout now, in the middle of its next turn
+    /// if it is not at rest.
+    fn examine(&mut self, id: &AgentId, uncommitted: &[String], at_rest: bool) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
         let repair = agent.repair.as_ref();
+        let copy = agent.rescuing.copy_of_now().cloned();
         for claim in agent.claims.iter_mut().filter(|claim| !claim.offered) {
             let Some(work) = &claim.work else { continue };
             // What the train or the tree showed stays until its repair is over.
@@ -84,7 +87,13 @@ impl Supervisor {
             if work.commit_count == 0 && claim.no_change.is_none() {
                 missing.push(Missing::Commit);
             }
-            if let Some(left) = left.filter(|left| !left.is_empty()) {
+            let left = claim.own_leftovers(uncommitted, at_rest);
+            if let Some(left) = &left {
+                claim.left = Some(left.clone());
+                claim.kept = copy.clone().filter(|_| !left.is_empty());
+                claim.tolerated.clear();
+            }
+            if let Some(left) = left.as_ref().filter(|left| !left.is_empty()) {
                 let paths = left.iter().take(NAMED_PATHS).cloned().collect();
                 missing.push(Missing::CleanTree { paths });
             }

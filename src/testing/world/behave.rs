@@ -239,6 +239,30 @@ impl World {
         true
     }
 
+    /// A tool of its turn has ended.
+    pub fn uses_tool(&mut self, agent: &AgentId) -> bool {
+        let working = matches!(self.doing(agent), Some(Doing::Working { .. }));
+        if working {
+            let what = "PostToolUse Bash".to_owned();
+            self.hook(agent, HookFact::Activity { what });
+        }
+        working
+    }
+
+    /// It dies before the answer to its last Stop hook was written down: what its next life finds, and
+    /// may go on with, is the turn before.
+    pub fn forgets(&mut self, agent: &AgentId) -> bool {
+        let working = matches!(self.doing(agent), Some(Doing::Working { .. }));
+        let Some(mind) = self.minds.get_mut(agent).filter(|_| working) else {
+            return false;
+        };
+        mind.received.pop();
+        if let Some(text) = mind.received.last().cloned() {
+            mind.doing = Doing::Working { text };
+        }
+        self.exits(agent, 137, false)
+    }
+
     /// Its process stands still: nothing of it moves any more.
     pub fn stands_still(&mut self, agent: &AgentId) -> bool {
         let alive = self.doing(agent).is_some();

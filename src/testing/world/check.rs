@@ -78,7 +78,7 @@ impl World {
             .queue
             .tasks
             .iter()
-            .filter(|task| !matches!(task.status, TaskStatus::Done))
+            .filter(|task| !matches!(task.status, TaskStatus::Done | TaskStatus::Cancelled))
             .map(|task| format!("{} is {}", task.id, task.status.as_str()))
             .collect();
         let fleet = self.fleet();
@@ -115,11 +115,13 @@ impl World {
             left.push("the branch is not pushed".to_owned());
         }
         for (agent, head) in &self.git.heads {
+            // What a cancelled task left there comes with its agent's next work.
+            let dropped = fleet.agents[agent].dropped.is_some();
             // The manager did not merge it, and people were told.
             let told = merging.train.recent.iter().any(|ended| {
                 ended.agent == *agent && ended.commit == *head && ended.outcome == "not merged"
             });
-            if !told && !self.git.branch_contains(head) {
+            if !told && !dropped && !self.git.branch_contains(head) {
                 left.push(format!("{agent}'s work is not merged"));
             }
         }

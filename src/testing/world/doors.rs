@@ -36,8 +36,16 @@ impl World {
             };
         }
         if self.up() && self.doors.get(agent).copied() == life {
-            self.pending.insert(callback, report.clone());
+            self.pending.insert(callback.clone(), report.clone());
+            let dirty = self.minds[agent].dirty.clone();
             self.deliver(report);
+            if stopped && !self.minds[agent].tree_untold {
+                self.observe(Event::TreeSeen {
+                    agent: agent.clone(),
+                    callback,
+                    uncommitted: dirty,
+                });
+            }
         } else {
             report.spooled = true;
             self.spools.entry(agent.clone()).or_default().push(report);

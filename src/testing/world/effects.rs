@@ -22,6 +22,8 @@ pub(super) fn is_done_at_once(action: &Action) -> bool {
             | Action::Complete { .. }
             | Action::Release { .. }
             | Action::NoteAttempts { .. }
+            | Action::RetryTask { .. }
+            | Action::CancelTask { .. }
             | Action::CreateTask(_)
             | Action::ReadTaskLists
             | Action::Finish { .. }
@@ -114,6 +116,14 @@ impl World {
                 self.queue.note(now, &task, fence, incarnation, &past);
                 None
             }
+            Action::RetryTask { task } => {
+                self.queue.wish(now, &task, true);
+                Some(Event::TaskSettled { task })
+            }
+            Action::CancelTask { task } => {
+                self.queue.wish(now, &task, false);
+                Some(Event::TaskSettled { task })
+            }
             Action::CreateTask(new) => {
                 let (owner, task) = (new.owner.clone(), new.id.clone());
                 self.queue.create(now, new);
@@ -163,8 +173,12 @@ impl World {
                 agent,
                 incarnation,
                 session,
+                go_on,
                 ..
             } => {
+                if !go_on && let Some(mind) = self.minds.get_mut(&agent) {
+                    mind.interrupted = None;
+                }
                 self.git.check_out(&agent);
                 self.check_kept(&agent);
                 let event = self.launch(&agent, incarnation);

@@ -117,7 +117,8 @@ pub(super) fn event(event: &Event) -> Option<String> {
         | Event::DirectionSeen { .. }
         | Event::QueueChanged(_)
         | Event::TaskCreated { .. }
-        | Event::TaskFinished { .. } => return None,
+        | Event::TaskFinished { .. }
+        | Event::TaskSettled { .. } => return None,
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
@@ -136,6 +137,14 @@ pub(super) fn event(event: &Event) -> Option<String> {
             }
             RescueOutcome::Failed { reason, .. } => format!("{agent} not rescued: {reason}"),
         },
+        Event::TreeSeen {
+            agent, uncommitted, ..
+        } => {
+            if uncommitted.is_empty() {
+                return None;
+            }
+            format!("{agent} left {uncommitted:?}")
+        }
         Event::Imported { agent, outcome } => match outcome {
             ImportOutcome::Taken { head, dirty, work } => {
                 let counts = work
@@ -254,8 +263,13 @@ pub(super) fn action(action: &Action) -> Option<String> {
             incarnation,
             session,
             resume,
+            go_on,
         } => {
-            let how = if *resume { "resume" } else { "new" };
+            let how = match (resume, go_on) {
+                (false, _) => "new",
+                (true, false) => "resume",
+                (true, true) => "resume and go on in",
+            };
             format!("launch {agent} {incarnation} {how} {session}")
         }
         Action::Lend {
@@ -284,8 +298,13 @@ pub(super) fn action(action: &Action) -> Option<String> {
             agent,
             task,
             result,
+            receipt,
             ..
-        } => format!("complete {task} of {agent}: {:?}", cut(result)),
+        } => {
+            let copy = receipt.as_ref().and_then(|receipt| receipt.rescue.as_ref());
+            let copy = copy.map_or_else(String::new, |copy| format!(" with copy {}", copy.id));
+            format!("complete {task} of {agent}: {:?}{copy}", cut(result))
+        }
         Action::Release {
             agent,
             task,
@@ -300,6 +319,8 @@ pub(super) fn action(action: &Action) -> Option<String> {
             let last = past.last()?;
             format!("note {task}: attempt {} {}", last.number, last.end.as_str())
         }
+        Action::RetryTask { task } => format!("retry {task}"),
+        Action::CancelTask { task } => format!("cancel {task}"),
         Action::CreateTask(new) => format!("create {} for {}", new.id, new.owner),
         Action::Import { agent, .. } => format!("import {agent}"),
         Action::BuildStack { stack, candidates } => {

@@ -38,6 +38,8 @@ pub struct Mind {
     pub escaped: bool,
     /// Uncommitted paths.
     pub dirty: Vec<String>,
+    /// What is uncommitted at its Stops is not told.
+    pub tree_untold: bool,
     /// Times it wrote something it has not committed, and how many of them are in a snapshot or a
     /// commit.
     pub written: u64,
@@ -76,6 +78,7 @@ impl Mind {
             received: Vec::new(),
             escaped: false,
             dirty: Vec::new(),
+            tree_untold: false,
             written: 0,
             kept: 0,
             excused: 0,

@@ -282,7 +282,8 @@ impl World {
     pub fn request(&mut self, request: Request) -> Option<Reply> {
         let now = self.now;
         let supervisor = self.supervisor.as_mut()?;
-        let (reply, actions) = supervisor.request(now, request);
+        let found = request.task().and_then(|id| self.queue.get(id));
+        let (reply, actions) = supervisor.request_about(now, request, found);
         self.trace.push(format!("  = {}", lines::reply(&reply)));
         self.decided(actions);
         self.drain();

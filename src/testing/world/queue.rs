@@ -124,6 +124,17 @@ impl WorldQueue {
         });
     }
 
+    /// What a person wants of it.
+    pub fn wish(&mut self, now: Timestamp, id: &TaskId, retry: bool) {
+        self.change(id, |task| {
+            if retry {
+                rules::reopen(task, task.priority, now)
+            } else {
+                rules::cancel(task, "cancelled by a person", now)
+            }
+        });
+    }
+
     /// Of attempts under a claim that goes on.
     pub fn note(
         &mut self,

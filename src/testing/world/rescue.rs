@@ -24,8 +24,9 @@ impl World {
                     hint: None,
                 }
             }
-            None if mind.kept == mind.written => RescueOutcome::Nothing,
+            None if mind.kept == mind.written && mind.dirty.is_empty() => RescueOutcome::Nothing,
             None => {
+                // Without a new write it is the snapshot that the store has.
                 mind.kept = mind.written;
                 let id = format!("r{}", mind.written);
                 RescueOutcome::Taken {
@@ -35,6 +36,7 @@ impl World {
                         at: began,
                         cause: cause.as_str().to_owned(),
                         files: 1,
+                        left_out: 0,
                     },
                 }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::behave::Turn;
 use super::{Account, World, lines};
 use crate::model::train::TrainView;
-use crate::model::{AgentId, CredentialId, Ending, Request, Timestamp, Window, Windows};
+use crate::model::{AgentId, CredentialId, Ending, Request, TaskId, Timestamp, Window, Windows};
 use crate::supervisor::{MergeBy, Policy, PushOutcome};
 
 /// Runs a script and renders it. Each line of the result shows an input (`>>`), an event (`<`), an
@@ -157,6 +157,14 @@ impl Script {
                 };
                 world.request(Request::End { ending }).is_some()
             }
+            ["task", wish @ ("retry" | "cancel"), task] => {
+                let task = TaskId::new(*task);
+                let request = match *wish {
+                    "retry" => Request::RetryTask { task },
+                    _ => Request::CancelTask { task },
+                };
+                world.request(request).is_some()
+            }
             ["plan"] => world.request(Request::Plan).is_some(),
             ["fetch"] => world.request(Request::Fetch).is_some(),
             ["remote", "moves"] => {
@@ -233,6 +241,8 @@ impl Script {
                 },
             ),
             ("turn-fails", [error]) => world.turn_fails(&agent, error),
+            ("acts", []) => world.uses_tool(&agent),
+            ("forgets", []) => world.forgets(&agent),
             ("background-ends", []) => world.background_ends(&agent),
             ("crash", [code]) => {
                 let code = code.parse().map_err(|_| "which code?".to_owned())?;
@@ -356,6 +366,7 @@ impl Script {
             ("swallow-pastes", [count]) => {
                 mind.swallow = count.parse().map_err(|_| "how many?".to_owned())?;
             }
+            ("tree-untold", []) => mind.tree_untold = true,
             ("dialog-at-limit", []) => mind.dialog_at_limit = true,
             ("draft", [text]) => mind.draft = Some((*text).to_owned()),
             _ => return Err(format!("`{verb}` with {} words is no command", rest.len())),

@@ -36,7 +36,7 @@ impl Twice {
 }
 
 /// The kinds of actions; a new one belongs here and into the simulation's scripts.
-pub const ACTION_KINDS: [&str; 24] = [
+pub const ACTION_KINDS: [&str; 26] = [
     "Rescue",
     "NoteAttempts",
     "CheckSession",
@@ -53,6 +53,8 @@ pub const ACTION_KINDS: [&str; 24] = [
     "Complete",
     "Release",
     "CreateTask",
+    "RetryTask",
+    "CancelTask",
     "ReadTaskLists",
     "Import",
     "BuildStack",
@@ -79,6 +81,8 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
         Action::Release { .. } => "Release",
         Action::NoteAttempts { .. } => "NoteAttempts",
         Action::CreateTask(_) => "CreateTask",
+        Action::RetryTask { .. } => "RetryTask",
+        Action::CancelTask { .. } => "CancelTask",
         Action::ReadTaskLists => "ReadTaskLists",
         Action::Import { .. } => "Import",
         Action::BuildStack { .. } => "BuildStack",
@@ -97,9 +101,10 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 29] = [
+pub const EVENT_KINDS: [&str; 31] = [
     "TaskCreated",
     "Rescued",
+    "TreeSeen",
     "SessionChecked",
     "Examined",
     "InventoryTaken",
@@ -117,6 +122,7 @@ pub const EVENT_KINDS: [&str; 29] = [
     "Claimed",
     "ClaimLost",
     "TaskFinished",
+    "TaskSettled",
     "Imported",
     "StackBuilt",
     "GatesFinished",
@@ -148,7 +154,9 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::ClaimLost { .. } => "ClaimLost",
         Event::TaskCreated { .. } => "TaskCreated",
         Event::TaskFinished { .. } => "TaskFinished",
+        Event::TaskSettled { .. } => "TaskSettled",
         Event::Rescued { .. } => "Rescued",
+        Event::TreeSeen { .. } => "TreeSeen",
         Event::Imported { .. } => "Imported",
         Event::StackBuilt { .. } => "StackBuilt",
         Event::GatesFinished { .. } => "GatesFinished",
