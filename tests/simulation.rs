@@ -65,6 +65,8 @@ enum Step {
     TicksTheBranch,
     /// The oldest open task of this agent.
     CancelTask(u32),
+    /// Somebody outside of the fleet takes what this agent has, and does it.
+    Overtaken(u32),
     /// Everything that has failed or was cancelled.
     RetryTasks,
     StoreRecovers,
@@ -199,6 +201,9 @@ fn perform(world: &mut World, step: &Step, serial: usize) {
             if let Some(task) = task {
                 world.request(Request::CancelTask { task });
             }
+        }
+        Step::Overtaken(n) => {
+            world.overtake(&agent(n));
         }
         Step::RetryTasks => {
             let over = |t: &&Task| matches!(t.status, TaskStatus::Failed | TaskStatus::Cancelled);
@@ -492,10 +497,10 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{
         AddTask, BackgroundEnds, Boot, CancelTask, ClaimIsLost, CloseDialog, Conflict, DaemonDies,
         DaemonStarts, Detach, Dies, Drain, EngineDown, EngineStopsEverything, EngineUp, GateBreaks,
-        Gates, LaunchFails, MergeFails, Notices, PasteFails, Permission, Red, RemoteMoves, Rescue,
-        RescueFails, Restart, RetryTasks, StackFails, Starves, Stop, StoreRecovers, SwallowPastes,
-        Tick, TicksTheBranch, TurnEnds, TurnEndsDirty, TurnEndsIdle, TurnEndsInBackground,
-        TurnEndsUnchanged, TurnFails, Types,
+        Gates, LaunchFails, MergeFails, Notices, Overtaken, PasteFails, Permission, Red,
+        RemoteMoves, Rescue, RescueFails, Restart, RetryTasks, StackFails, Starves, Stop,
+        StoreRecovers, SwallowPastes, Tick, TicksTheBranch, TurnEnds, TurnEndsDirty, TurnEndsIdle,
+        TurnEndsInBackground, TurnEndsUnchanged, TurnFails, Types,
     };
     let start = || vec![DaemonStarts, Boot(0), Boot(1), Boot(2), Tick(1)];
     let with = |more: Vec<Step>| {
@@ -745,6 +750,30 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
                 TurnEndsIdle(0),
                 AddTask(1),
                 TurnEnds(1),
+            ]),
+        ),
+        (
+            "tasks are taken by somebody else",
+            with(vec![
+                AddTask(1),
+                AddTask(1),
+                AddTask(2),
+                Overtaken(1),
+                TurnEndsDirty(1),
+                Overtaken(2),
+                Tick(2),
+                TurnEnds(1),
+                TurnEnds(2),
+                AddTask(2),
+                Dies(2, 137),
+                Overtaken(2),
+                Tick(2),
+                Boot(2),
+                Tick(12),
+                AddTask(1),
+                AddTask(2),
+                TurnEnds(1),
+                TurnEnds(2),
             ]),
         ),
         (

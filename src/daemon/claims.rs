@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use crate::model::{Task, TaskId, Timestamp};
-use crate::supervisor::{Fleet, Phase};
+use crate::model::{Task, TaskId, TaskStatus, Timestamp};
+use crate::supervisor::{Event, Fleet, Phase};
 
 /// What is to become of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,47 @@ pub(crate) fn tend(
         .collect()
 }
 
+/// What agents of the fleet have and have lost: each claim of theirs that is over by what the queue
+/// says. `task_of`: the queue's newest word on a task.
+pub(crate) fn overtaken(fleet: &Fleet, task_of: &dyn Fn(&TaskId) -> Option<Task>) -> Vec<Event> {
+    let mut events = Vec::new();
+    for agent in fleet.agents.values() {
+        let held = agent.held.iter().map(|held| (&held.task, held.fence));
+        // What is on its way into the branch is refused at its end.
+        let claims = agent.claims.iter().filter(|claim| !claim.offered);
+        let claims = claims.map(|claim| (&claim.task, claim.fence));
+        for (task, fence) in held.chain(claims) {
+            if let Some(reason) = task_of(task).and_then(|found| is_over(&found, fence)) {
+                events.push(Event::Overtaken {
+                    agent: agent.id.clone(),
+                    task: task.clone(),
+                    fence,
+                    reason,
+                });
+            }
+        }
+    }
+    events
+}
+
+/// Why the claim of this number is over; `None` while it holds, or ended under that very number: then
+/// a person ticked its box, or it is our own word.
+fn is_over(task: &Task, fence: u64) -> Option<String> {
+    let newest = task.claim.as_ref();
+    let still = newest.is_some_and(|claim| claim.fence == fence);
+    match task.status {
+        TaskStatus::Claimed | TaskStatus::Done | TaskStatus::Failed if still => None,
+        TaskStatus::Claimed => Some(newest.map_or_else(
+            || "nobody has it".to_owned(),
+            |claim| format!("{} has claimed it", claim.agent),
+        )),
+        TaskStatus::Done => Some("somebody else has done it".to_owned()),
+        TaskStatus::Failed => Some("it has failed".to_owned()),
+        TaskStatus::Cancelled => Some("it was cancelled".to_owned()),
+        TaskStatus::Available => Some("it was given back to the queue".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,9 +109,8 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(3600);
 
-    async fn claimed(by: &AgentId) -> Vec<Task> {
-        let queue = Queue::open(Arc::new(MemoryStore::new())).await.unwrap();
-        let new = NewTask {
+    fn new_task() -> NewTask {
+        NewTask {
             id: TaskId::new("t"),
             description: "work".into(),
             priority: 0,
@@ -80,8 +120,12 @@ mod tests {
             context: TaskContext::default(),
             scope: Vec::new(),
             source: TaskSource::Direct,
-        };
-        queue.create(new, Timestamp(0)).await.unwrap();
+        }
+    }
+
+    async fn claimed(by: &AgentId) -> Vec<Task> {
+        let queue = Queue::open(Arc::new(MemoryStore::new())).await.unwrap();
+        queue.create(new_task(), Timestamp(0)).await.unwrap();
         let task = TaskId::new("t");
         queue
             .claim(&task, by, Incarnation(1), Timestamp(0), LEASE)
@@ -97,20 +141,8 @@ mod tests {
         )
     }
 
-    #[tokio::test]
-    async fn a_claim_nobody_holds_is_given_back() {
-        let worker = AgentId::worker(1);
-        let claims = claimed(&worker).await;
-        let wishes = tend(&claims, &fleet(), Timestamp(1), LEASE);
-        assert_eq!(wishes, vec![(TaskId::new("t"), 1, Wish::GiveBack)]);
-    }
-
-    #[tokio::test]
-    async fn a_claim_that_is_worked_on_is_renewed_in_time() {
-        let worker = AgentId::worker(1);
-        let claims = claimed(&worker).await;
-        let mut fleet = fleet();
-        fleet.agents.get_mut(&worker).unwrap().held = Some(Held {
+    fn held() -> Held {
+        Held {
             task: TaskId::new("t"),
             title: "work".into(),
             text: "work".into(),
@@ -130,10 +162,83 @@ mod tests {
             forgiven: 0,
             began: Timestamp(0),
             cut_off: None,
-        });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_nobody_holds_is_given_back() {
+        let worker = AgentId::worker(1);
+        let claims = claimed(&worker).await;
+        let wishes = tend(&claims, &fleet(), Timestamp(1), LEASE);
+        assert_eq!(wishes, vec![(TaskId::new("t"), 1, Wish::GiveBack)]);
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_is_worked_on_is_renewed_in_time() {
+        let worker = AgentId::worker(1);
+        let claims = claimed(&worker).await;
+        let mut fleet = fleet();
+        fleet.agents.get_mut(&worker).unwrap().held = Some(held());
         assert!(tend(&claims, &fleet, Timestamp(1), LEASE).is_empty());
         let late = tend(&claims, &fleet, Timestamp(3_000_000), LEASE);
         assert_eq!(late, vec![(TaskId::new("t"), 1, Wish::Renew)]);
+    }
+
+    /// Worker 1 works on `t` under claim 1.
+    fn at_work() -> Fleet {
+        let mut fleet = fleet();
+        let worker = fleet.agents.get_mut(&AgentId::worker(1)).unwrap();
+        worker.held = Some(held());
+        fleet
+    }
+
+    #[tokio::test]
+    async fn whoever_has_lost_a_claim_is_told_and_by_whom() {
+        let worker = AgentId::worker(1);
+        let queue = Queue::open(Arc::new(MemoryStore::new())).await.unwrap();
+        let lost = |queue: &Queue| -> Option<String> {
+            let mut events = overtaken(&at_work(), &|id| queue.get(id));
+            assert!(events.len() < 2);
+            let Event::Overtaken {
+                task,
+                fence,
+                reason,
+                ..
+            } = events.pop()?
+            else {
+                panic!("{events:?}");
+            };
+            assert_eq!((task.as_str(), fence), ("t", 1));
+            Some(reason)
+        };
+        assert_eq!(lost(&queue), None, "a task nobody knows is no proof");
+        queue.create(new_task(), Timestamp(0)).await.unwrap();
+        let (id, now) = (TaskId::new("t"), Timestamp(0));
+        queue
+            .claim(&id, &worker, Incarnation(1), now, LEASE)
+            .await
+            .unwrap();
+        assert_eq!(lost(&queue), None, "it is its own");
+        queue.release(&id, 1, "for a test", now).await.unwrap();
+        assert_eq!(lost(&queue).unwrap(), "it was given back to the queue");
+        let other = AgentId::new("terminal-2");
+        queue
+            .claim(&id, &other, Incarnation(1), now, LEASE)
+            .await
+            .unwrap();
+        assert_eq!(lost(&queue).unwrap(), "terminal-2 has claimed it");
+        queue.complete(&id, 2, "", None, now).await.unwrap();
+        assert_eq!(lost(&queue).unwrap(), "somebody else has done it");
+    }
+
+    #[tokio::test]
+    async fn a_box_that_a_person_ticked_takes_nothing_away() {
+        let worker = AgentId::worker(1);
+        let mut claims = claimed(&worker).await;
+        let task = claims.pop().unwrap();
+        let done = crate::coordination::rules::close(&task, "ticked", Timestamp(5));
+        let done = done.unwrap().unwrap();
+        assert!(overtaken(&at_work(), &|_| Some(done.clone())).is_empty());
     }
 
     #[tokio::test]

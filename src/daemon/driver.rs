@@ -191,6 +191,8 @@ impl Driver {
         let now = self.now();
         let events = self.queue.tend(now, self.supervisor.fleet()).await;
         self.inbox.extend(events);
+        self.inbox
+            .extend(self.queue.overtaken(self.supervisor.fleet()));
     }
 
     async fn take(&mut self, input: Input) {
@@ -207,6 +209,8 @@ impl Driver {
             Input::QueueMoved => {
                 let view = self.queue.view();
                 self.inbox.push_back(Event::QueueChanged(view));
+                self.inbox
+                    .extend(self.queue.overtaken(self.supervisor.fleet()));
             }
             Input::Tokens { agent, tokens } => self.usage.counted(agent, tokens),
             Input::Distances(distances) => self.take_distances(distances),

@@ -359,6 +359,11 @@ impl QueueActions {
         }
     }
 
+    /// What agents have and have lost, by what the queue says now.
+    pub(super) fn overtaken(&self, fleet: &Fleet) -> Vec<Event> {
+        claims::overtaken(fleet, &|id| self.queue.get(id))
+    }
+
     /// Claims and their holders are made to agree, and what failed is tried again.
     pub(super) async fn tend(&mut self, now: Timestamp, fleet: &Fleet) -> Vec<Event> {
         let mut events = Vec::new();

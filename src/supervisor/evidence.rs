@@ -373,6 +373,9 @@ pub(super) fn cause_of(event: &Event) -> Cause {
         Event::ClaimLost { task, .. } => (None, format!("the queue did not give it {task}")),
         Event::TaskCreated { task, .. } => (None, format!("the queue has {task}")),
         Event::TaskSettled { task } => (None, format!("the queue took the wish about {task}")),
+        Event::Overtaken { task, reason, .. } => {
+            (None, format!("the queue took {task} away: {reason}"))
+        }
         Event::TaskFinished { task, .. } => (None, format!("the queue took the end of {task}")),
         Event::QueueChanged(_) => (None, "the queue changed".into()),
         Event::TreeSeen { .. } => (None, "what it left uncommitted was told".into()),

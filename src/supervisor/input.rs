@@ -130,6 +130,14 @@ pub enum Event {
         task: TaskId,
         open: bool,
     },
+    /// A claim that the agent has is over by what the queue says, and not by its own doing: somebody
+    /// else has the task, or nobody has. Told again as long as the agent has it.
+    Overtaken {
+        agent: AgentId,
+        task: TaskId,
+        fence: u64,
+        reason: String,
+    },
     /// The queue has taken a wish about this task, or will never take it.
     TaskSettled {
         task: TaskId,

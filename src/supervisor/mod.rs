@@ -261,6 +261,12 @@ impl Supervisor {
             }
             Event::TaskCreated { owner, task, open } => self.on_task_created(&owner, &task, open),
             Event::TaskSettled { task } => self.on_task_settled(&task),
+            Event::Overtaken {
+                agent,
+                task,
+                fence,
+                reason,
+            } => self.on_overtaken(now, &agent, &task, fence, &reason),
             Event::TaskFinished { agent, task } => self.on_task_finished(&agent, &task),
             Event::TreeSeen {
                 agent,

@@ -7,6 +7,7 @@ use super::Supervisor;
 use super::policy::{MergeBy, Proof};
 use super::proof::{Claimed, NO_CHANGE};
 use super::state::Candidate;
+use super::wishes::Dropped;
 use crate::model::view::TaskCounts;
 use crate::model::{AgentId, CommitId, Fault, GateRecord, Missing, Task, TaskId, TaskSource};
 
@@ -140,9 +141,12 @@ pub(super) fn again(text: &str) -> String {
 }
 
 /// Before its next task, for an agent whose task was taken from it.
-pub(super) fn was_cancelled(task: &TaskId, title: &str) -> String {
+pub(super) fn was_taken(dropped: &Dropped) -> String {
+    let Dropped {
+        task, title, how, ..
+    } = dropped;
     format!(
-        "Before you begin: task {task} ({title}), which you worked on, was cancelled. Do not go on with \
+        "Before you begin: task {task} ({title}), which you worked on, {how}. Do not go on with \
          it, and take back what you did for it: undo what is not committed (a copy is kept), and `git \
          revert` your commits for it. If you find nothing of it, leave everything as it is.\n\n"
     )

@@ -43,8 +43,15 @@ impl Wish {
 pub struct Dropped {
     pub task: TaskId,
     pub title: String,
+    /// What became of it, as the end of a sentence about the task.
+    #[serde(default = "cancelled")]
+    pub how: String,
     /// The turn on it has ended.
     pub over: bool,
+}
+
+fn cancelled() -> String {
+    "was cancelled".to_owned()
 }
 
 impl Supervisor {
@@ -107,7 +114,7 @@ impl Supervisor {
         }
         let all: Vec<AgentId> = self.fleet.agents.keys().cloned().collect();
         for agent in all {
-            self.take_away(now, &agent, id);
+            self.take_away(now, &agent, id, &cancelled());
         }
         self.wish(id, WishFor::Cancel);
         Reply::Accepted
@@ -133,7 +140,7 @@ impl Supervisor {
     }
 
     /// It is nobody's any more; a turn on it goes on to its end.
-    fn take_away(&mut self, now: Timestamp, id: &AgentId, task: &TaskId) {
+    fn take_away(&mut self, now: Timestamp, id: &AgentId, task: &TaskId, how: &str) {
         let Some(agent) = self.fleet.agents.get_mut(id) else {
             return;
         };
@@ -145,6 +152,7 @@ impl Supervisor {
             agent.dropped = Some(Dropped {
                 task: claim.task,
                 title: claim.title,
+                how: how.to_owned(),
                 over: true,
             });
         }
@@ -155,6 +163,7 @@ impl Supervisor {
             agent.dropped = Some(Dropped {
                 task: held.task,
                 title: held.title,
+                how: how.to_owned(),
                 over: false,
             });
         }
@@ -163,10 +172,42 @@ impl Supervisor {
             agent.enter(
                 now,
                 Phase::Working,
-                "its task was cancelled while it was told",
+                format!("its task {how} while it was told"),
             );
             self.doubt(id);
         }
+    }
+
+    /// Whoever had it is stopped where that still changes anything: it is nobody's claim any more, its
+    /// commits are not merged by themselves, and it is told to take them back. What is on its way into
+    /// the branch goes on; the queue refuses its end.
+    pub(super) fn on_overtaken(
+        &mut self,
+        now: Timestamp,
+        id: &AgentId,
+        task: &TaskId,
+        fence: u64,
+        reason: &str,
+    ) {
+        let Some(agent) = self.fleet.agents.get(id) else {
+            return;
+        };
+        let holds = agent
+            .held
+            .as_ref()
+            .is_some_and(|held| held.task == *task && held.fence == fence);
+        let claims = agent
+            .claims
+            .iter()
+            .any(|claim| claim.task == *task && claim.fence == fence && !claim.offered);
+        if !holds && !claims {
+            return;
+        }
+        let how = format!("is not yours any more: {reason}");
+        self.take_away(now, id, task, &how);
+        let text = format!("{task} is not its any more: {reason}");
+        let hint = "what it did for it is not merged; it is told so with its next task";
+        self.notice(now, Some(id), &text, Some(hint.into()));
     }
 
     fn wish(&mut self, task: &TaskId, for_what: WishFor) {
@@ -212,9 +253,7 @@ impl AgentState {
     /// What it is told of a cancelled task before its next one, unless that is the same once more.
     pub(super) fn tell_dropped(&mut self, next: &TaskId, text: String) -> String {
         let other = self.dropped.take().filter(|dropped| dropped.task != *next);
-        other.map_or_else(String::new, |dropped| {
-            super::texts::was_cancelled(&dropped.task, &dropped.title)
-        }) + &text
+        other.map_or_else(String::new, |dropped| super::texts::was_taken(&dropped)) + &text
     }
 }
 

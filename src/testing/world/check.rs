@@ -36,11 +36,17 @@ impl World {
 
     /// Work counts as done only if the agent was really given it.
     pub(super) fn check_completion(&self, agent: &AgentId, task: &TaskId) {
-        let description = self.queue.get(task).map(|t| t.description.trim());
+        let found = self.queue.get(task);
+        // A repair that nobody needs any more is over without being told.
+        let needless = found.is_some_and(|task| {
+            matches!(task.source, TaskSource::Repair { .. })
+                && task.result.as_deref() == Some("nothing is missing any more")
+        });
+        let description = found.map(|t| t.description.trim());
         let description = description.unwrap_or_default();
         let received = &self.minds[agent].received;
         assert!(
-            received.iter().any(|text| text.contains(description)),
+            needless || received.iter().any(|text| text.contains(description)),
             "{agent} completed {task} without having been given it:\n{}",
             self.tail()
         );

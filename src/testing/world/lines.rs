@@ -122,6 +122,12 @@ pub(super) fn event(event: &Event) -> Option<String> {
         Event::ScreenSeen { agent, screen, .. } => format!("{agent} screen {screen:?}"),
         Event::Pasted { agent, .. } => format!("{agent} pasted"),
         Event::PasteFailed { agent, reason, .. } => format!("{agent} paste failed: {reason}"),
+        Event::Overtaken {
+            agent,
+            task,
+            reason,
+            ..
+        } => format!("{agent} lost {task}: {reason}"),
         Event::Claimed { agent, task } => {
             format!("{agent} claimed {} attempt {}", task.id, task.attempts)
         }

@@ -33,6 +33,7 @@ pub use queue::WorldQueue;
 pub use script::run_script;
 pub use twice::{ACTION_KINDS, Done, EVENT_KINDS, POOL_ACTIONS, POOL_EVENTS, Twice};
 
+use crate::daemon::claims;
 use crate::model::{
     AgentId, CallbackId, Ending, Fault, HookAnswer, HookReport, Incarnation, Reply, Request,
     SessionId, Timestamp,
@@ -278,6 +279,33 @@ impl World {
         self.decided(actions);
     }
 
+    /// Somebody outside of the fleet takes and does what this agent has: what it works on, else what it
+    /// has claimed done. False if it has nothing.
+    pub fn overtake(&mut self, agent: &AgentId) -> bool {
+        let fleet = self.fleet();
+        let Some(state) = fleet.agents.get(agent) else {
+            return false;
+        };
+        let held = state.held.as_ref().map(|held| &held.task);
+        let claimed = state.claims.iter().filter(|claim| !claim.offered);
+        let claimed = claimed.map(|claim| &claim.task).next();
+        let Some(task) = held.or(claimed) else {
+            return false;
+        };
+        let taken = self.queue.overtake(self.now, task);
+        self.tell_overtaken();
+        taken
+    }
+
+    /// As the driver does it with each change of the queue, and from time to time.
+    fn tell_overtaken(&mut self) {
+        let fleet = self.fleet();
+        let lost = claims::overtaken(&fleet, &|id| self.queue.get(id).cloned());
+        for event in lost {
+            self.observe(event);
+        }
+    }
+
     /// A request from a person.
     pub fn request(&mut self, request: Request) -> Option<Reply> {
         let now = self.now;
@@ -390,6 +418,7 @@ impl World {
 
     /// Lets time pass: every deadline and every waiting action in its turn.
     pub fn advance(&mut self, by: Duration) {
+        self.tell_overtaken();
         let until = self.now + by;
         loop {
             self.run_outbox();

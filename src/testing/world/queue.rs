@@ -90,6 +90,22 @@ impl WorldQueue {
         Ok(task.clone())
     }
 
+    /// Somebody who is no agent of the fleet takes a claimed task, as if its lease had run out, and
+    /// does it. False if nobody has it.
+    pub fn overtake(&mut self, now: Timestamp, id: &TaskId) -> bool {
+        let fence_of = |task: &Task| task.claim.as_ref().map(|claim| claim.fence);
+        let claimed = self
+            .get(id)
+            .filter(|task| task.status == TaskStatus::Claimed);
+        let Some(fence) = claimed.and_then(fence_of) else {
+            return false;
+        };
+        self.release(now, id, fence, "its lease ran out", true);
+        let taken = self.claim(now, &AgentId::new("elsewhere"), Incarnation(1), id);
+        let fence = taken.ok().as_ref().and_then(fence_of);
+        fence.is_some_and(|fence| self.complete(now, id, fence, "done elsewhere", None))
+    }
+
     /// The next claim of this agent is refused.
     pub fn lose_next(&mut self, agent: &AgentId) {
         self.losers.push(agent.clone());

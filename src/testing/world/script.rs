@@ -260,6 +260,7 @@ impl Script {
             ("close-dialog", []) => world.closes_dialog(&agent),
             ("stands-still", []) => world.stands_still(&agent),
             ("computes", []) => world.computes(&agent),
+            ("overtaken", []) => world.overtake(&agent),
             ("restart", []) => world.request(Request::Restart { agent }).is_some(),
             ("rescue", []) => {
                 let agent = Some(agent);

@@ -101,7 +101,7 @@ pub(super) fn action_kind(action: &Action) -> &'static str {
 
 /// The kinds of events that are results of actions or come from the world at any time. A hook is
 /// not among them: a callback counts once by its id, which the driver sees to.
-pub const EVENT_KINDS: [&str; 31] = [
+pub const EVENT_KINDS: [&str; 32] = [
     "TaskCreated",
     "Rescued",
     "TreeSeen",
@@ -123,6 +123,7 @@ pub const EVENT_KINDS: [&str; 31] = [
     "ClaimLost",
     "TaskFinished",
     "TaskSettled",
+    "Overtaken",
     "Imported",
     "StackBuilt",
     "GatesFinished",
@@ -155,6 +156,7 @@ pub(super) fn event_kind(event: &Event) -> &'static str {
         Event::TaskCreated { .. } => "TaskCreated",
         Event::TaskFinished { .. } => "TaskFinished",
         Event::TaskSettled { .. } => "TaskSettled",
+        Event::Overtaken { .. } => "Overtaken",
         Event::Rescued { .. } => "Rescued",
         Event::TreeSeen { .. } => "TreeSeen",
         Event::Imported { .. } => "Imported",
