@@ -9,12 +9,26 @@ use super::claim::{Claimed, Repair};
 use super::receipt;
 use crate::model::attempt::{cut_cause, next_number, with_notes};
 use crate::model::{
-    AgentId, AttemptEnd, AttemptNote, CommitId, GateRecord, SentBack, Task, TaskId, TaskSource,
-    Timestamp,
+    AgentId, AttemptEnd, AttemptNote, CommitId, GateRecord, Missing, SentBack, Task, TaskId,
+    TaskSource, Timestamp,
 };
 
 /// Before every other task of its agent.
 pub(super) const SOONEST: i64 = -1000;
+
+/// The claims that one turn is to mend. One that has no commit is mended by itself, after the others:
+/// what a turn commits for another task would count as its own.
+fn next_to_mend(claims: &[Claimed]) -> Vec<TaskId> {
+    let lacking: Vec<&Claimed> = claims.iter().filter(|claim| claim.lacks()).collect();
+    let worked = lacking
+        .iter()
+        .filter(|claim| !claim.missing.contains(&Missing::Commit));
+    let mut asked: Vec<TaskId> = worked.map(|claim| claim.task.clone()).collect();
+    if asked.is_empty() {
+        asked.extend(lacking.first().map(|claim| claim.task.clone()));
+    }
+    asked
+}
 
 impl Supervisor {
     /// Claims that lack something: again to their agent, or given up. One repair task at a time;
@@ -54,7 +68,7 @@ impl Supervisor {
         self.send_back(now, id, "");
     }
 
-    /// Asks the agent to mend everything its claims lack. `more`: what it needs for that.
+    /// Asks the agent to mend what its claims lack, as far as one turn can ([`next_to_mend`]). `more`: what it needs for that.
     pub(super) fn send_back(&mut self, now: Timestamp, id: &AgentId, more: &str) {
         let context = self.text_context(id);
         let head = self.fleet.branch_head.clone();
@@ -66,15 +80,16 @@ impl Supervisor {
         }
         agent.repairs += 1;
         let task = TaskId::new(format!("repair-{id}-{}", agent.repairs));
-        let lacking: Vec<&Claimed> = agent.claims.iter().filter(|c| c.lacks()).collect();
+        let asked = next_to_mend(&agent.claims);
+        let is_asked = |claim: &Claimed| asked.contains(&claim.task);
+        let lacking: Vec<&Claimed> = agent.claims.iter().filter(|c| is_asked(c)).collect();
         let text = texts::repair(&context, &lacking, head.as_ref(), more);
-        let claims: Vec<TaskId> = lacking.iter().map(|claim| claim.task.clone()).collect();
         let said: Vec<String> = lacking
             .iter()
             .map(|claim| format!("{} ({}): {}", claim.task, claim.title, claim.awaits()))
             .collect();
         let incarnation = agent.incarnation;
-        for claim in agent.claims.iter_mut().filter(|claim| claim.lacks()) {
+        for claim in agent.claims.iter_mut().filter(|claim| is_asked(claim)) {
             let note = AttemptNote {
                 number: next_number(&claim.past),
                 fence: claim.fence,
@@ -96,7 +111,7 @@ impl Supervisor {
         agent.repair = Some(Repair {
             task,
             text,
-            claims,
+            claims: asked,
             known: false,
         });
         for said in said {
