@@ -25,6 +25,7 @@ mod killed;
 mod lists;
 mod memory;
 mod outside;
+mod queue;
 mod receipts;
 mod repair;
 mod rescue;
