@@ -66,7 +66,10 @@ const NOTE: &str = "{ id={{id}} && mkdir -p notes && file=notes/$id-$(date +%s%N
 const RUN: &str = "{ { [ -s errands/{{id}}.txt ] && [ -n \"$(git status --short -- errands/{{id}}.txt)\" ]; } \
      || { mkdir -p errands && echo {{id}} >> errands/{{id}}.txt; }; }";
 
-const SIGN: &str = "{ git add -AN . ; git diff HEAD -- register.txt | grep -qx '+'{{id}} \
+/// By what the file and the last commit say, and not by the index: a full disk, or a lock that a killed
+/// git left, keeps it as it was.
+const SIGN: &str = "{ [ $(grep -cx {{id}} register.txt 2>/dev/null || true) -gt \
+     $(git show HEAD:register.txt 2>/dev/null | grep -cx {{id}} || true) ] 2>/dev/null \
      || echo {{id}} >> register.txt; }";
 
 const CHECK: &str = "sleep 0.4; cat errands/{{id}}.txt";
@@ -81,8 +84,8 @@ const COMMIT: &str = "{ git add -A -- errands \
 /// What an interrupted agent does first: is it done? If not, what is half done is taken back.
 const LOOK_AGAIN: &str = "if git log --format=%s | grep -qx 'errand '{{id}}; then echo 'state: done'; \
      else rm -f .git/index.lock errands/{{id}}.txt; git reset -q -- errands; \
-     if git ls-files --error-unmatch register.txt >/dev/null 2>&1; then git checkout -q HEAD -- register.txt; \
-     else rm -f register.txt; fi; echo 'state: to do'; fi";
+     if git cat-file -e HEAD:register.txt 2>/dev/null; then git checkout -q HEAD -- register.txt; \
+     else git rm -q -f --cached --ignore-unmatch -- register.txt; rm -f register.txt; fi; echo 'state: to do'; fi";
 
 /// What is staged first: it may differ from what is in the tree.
 const LEFTOVERS: &str = "{ git diff --cached --quiet || git commit -q -m 'What was staged'; } \
