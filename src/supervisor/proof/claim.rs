@@ -241,7 +241,8 @@ impl Supervisor {
             head: agent.head.clone(),
         };
         let reason = no_change(said);
-        let named = |claim: &&mut Claimed| repair.claims.contains(&claim.task);
+        // One that came to lack nothing meanwhile is on its way with what was seen of it then.
+        let named = |claim: &&mut Claimed| repair.claims.contains(&claim.task) && !claim.offered;
         for claim in agent.claims.iter_mut().filter(named) {
             claim.spans.push(span.clone());
             claim.was_mended(held.before.as_ref(), agent.stop.as_ref());

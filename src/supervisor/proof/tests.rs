@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::{AgentId, Missing, Receipt, Task, TaskStatus};
-use crate::supervisor::{Event, Policy};
+use crate::supervisor::{Event, ImportOutcome, Policy};
 use crate::testing::world::{Turn, World};
 
 fn worker() -> AgentId {
@@ -159,4 +159,30 @@ fn a_look_that_comes_late_or_is_of_another_stop_changes_nothing() {
         uncommitted: vec!["x".into()],
     });
     assert_eq!(world.fleet(), before);
+}
+
+#[test]
+fn what_is_on_its_way_keeps_its_commits_when_its_repair_ends() {
+    let mut world = at_work(Policy {
+        gates: vec!["test".into()],
+        ..Policy::default()
+    });
+    world.gates_held = true;
+    ends(&mut world, &leaves(&["notes.txt"]));
+    // In the middle of the repair the tree is clean, and something takes its commits.
+    world.minds.get_mut(&worker()).unwrap().dirty.clear();
+    let head = world.git.head(&worker());
+    let outcome = ImportOutcome::Taken {
+        head,
+        dirty: Vec::new(),
+        work: Vec::new(),
+    };
+    let agent = worker();
+    world.observe(Event::Imported { agent, outcome });
+    world.run_outbox();
+    assert!(world.fleet().agents[&worker()].claims[0].offered);
+    ends(&mut world, &Turn::default());
+    world.gates_held = false;
+    world.run_outbox();
+    assert_eq!(receipt(&world, "write-a").commit_count, 1);
 }
